@@ -1,0 +1,61 @@
+# Every target does the set-up it needs; all are safe to repeat.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+OUT ?= out/demo
+DATA ?= data
+export ROBUST_SYNTHESIS_DATA ?= $(DATA)
+
+.PHONY: help setup setup-dev demo test test-slow check format evaluate clean
+
+help:
+	@echo "make demo      every task on real pictures, into $(OUT)"
+	@echo "make test      all tests but the slow proofs"
+	@echo "make test-slow the slow proofs"
+	@echo "make check     format, lint, types"
+	@echo "make evaluate  every number on the cards (hours on a CPU)"
+	@echo "make clean     remove what was built"
+
+setup: $(VENV)/.demo
+setup-dev: $(VENV)/.dev
+
+# torch first and alone: with it installed, nothing that follows asks for another build of it.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml benchmarks/requirements.txt $(VENV)/.torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps -r benchmarks/requirements.txt
+	touch $@ $(VENV)/.demo
+
+demo: setup
+	$(BIN)/robust-synthesis demo --out $(OUT)
+
+test: setup-dev
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: setup-dev
+	$(BIN)/pytest -m slow
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+evaluate: setup-dev
+	$(BIN)/robust-synthesis evaluate model_store/cifar10 --data $(DATA)/cifar10
+
+clean:
+	rm -rf build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

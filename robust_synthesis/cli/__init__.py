@@ -1,0 +1,1 @@
+"""The command line. Thin: every verb parses, calls the library, and prints."""

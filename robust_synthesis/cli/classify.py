@@ -1,0 +1,30 @@
+"""`classify`: class probabilities of images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .options import add_model, load
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser("classify", help="class probabilities of images", description="Class probabilities of images.")
+    parser.set_defaults(run=run, extra="serve")
+    parser.add_argument("images", nargs="+", type=Path)
+    add_model(parser)
+    parser.add_argument("--top", type=int, default=5, help="how many classes to print (%(default)s)")
+    parser.add_argument("--fit", choices=("crop", "pad", "stretch"), default="crop")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+
+
+def run(options: argparse.Namespace) -> None:
+    synthesizer = load(options)
+    for path in options.images:
+        found = synthesizer.classify(path, fit=options.fit, top=max(1, options.top))
+        if options.json:
+            print(json.dumps({"image": str(path), "probabilities": found}))
+        else:
+            print(f"{path}: " + ", ".join(f"{name} {probability:.3f}" for name, probability in found.items()))

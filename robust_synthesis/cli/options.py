@@ -1,0 +1,51 @@
+"""Options and outputs that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..files import atomic_write
+from ..results import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..library import Synthesizer
+
+
+def add_model(parser: argparse.ArgumentParser, default: str = "cifar10") -> None:
+    parser.add_argument(
+        "--model", default=default, metavar="NAME", help="a model folder, or its name in the models directory (%(default)s)"
+    )
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+
+
+def load(options: argparse.Namespace) -> Synthesizer:
+    from .. import load as load_model
+
+    return load_model(options.model, device=options.device)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    """A live bar on the terminal's error stream, silent where that is not a terminal."""
+    with tqdm(desc=title, unit="step", disable=None, leave=False) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.total = progress.steps
+            bar.set_postfix_str(f"loss {progress.loss:.3f}, probability {progress.probability:.2f}", refresh=False)
+            bar.update(progress.step - bar.n)
+
+        yield show
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

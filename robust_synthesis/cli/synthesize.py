@@ -1,0 +1,139 @@
+"""A verb for every task."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from .. import imaging, specs
+from ..errors import InvalidInput
+from ..results import Picture, Result
+from .options import add_model, load, progress_bar, write_json
+
+HELP: dict[type[specs.Spec], str] = {
+    specs.Generate: "make pictures of a class from random seeds",
+    specs.Inpaint: "fill a hole with what the class would have there",
+    specs.Translate: "turn an image of one domain into another",
+    specs.SuperResolve: "enlarge a small image, adding the detail its class has",
+    specs.SketchToImage: "turn a crude drawing into a picture of a class",
+    specs.PaintFeatures: "paint with a latent unit or a class inside a mask",
+    specs.MaximizeClass: "add the features of a class to an image",
+}
+
+
+def add_parser(verbs: Any) -> None:
+    for kind, text in HELP.items():
+        parser = verbs.add_parser(kind.task.replace("_", "-"), help=text, description=(kind.__doc__ or "").strip())
+        parser.set_defaults(run=run, spec=kind, extra="serve")
+        _add_inputs(parser, kind)
+        _add_parameters(parser, kind)
+        _add_outputs(parser)
+
+
+def _add_inputs(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> None:
+    if kind.needs_image:
+        parser.add_argument("image", type=Path, help="any common image file; a photo is cropped to a square")
+        parser.add_argument("--fit", choices=("crop", "pad", "stretch"), default="crop", help="how it becomes a square")
+    if kind.needs_mask:
+        group = parser.add_mutually_exclusive_group(required=True)
+        group.add_argument("--mask", type=Path, help="an image of the photo's size, white where it may be edited")
+        group.add_argument("--box", metavar="X,Y,W,H", help="edit this rectangle, in pixels of the photo")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    required = fields["target"].default is dataclasses.MISSING
+    parser.add_argument("--class", dest="target", required=required, metavar="NAME", help="the class to aim at")
+    add_model(parser)
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the result (default: the classifier's)")
+
+
+def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> None:
+    group = parser.add_argument_group("parameters (default: those of the classifier's card)")
+    group.add_argument("--steps", type=int)
+    group.add_argument("--step-size", type=float)
+    group.add_argument("--epsilon", type=float, help="radius of the ball around the start, in pixel values of [0, 1]")
+    group.add_argument("--norm", choices=specs.NORMS)
+    group.add_argument("--seed", type=int, help="of everything random; chosen and printed where none is given")
+    group.add_argument("--random-start", action="store_true", help="start at a random point of the ball")
+    group.add_argument("--last", dest="use_best", action="store_false", help="keep the last picture, not the best")
+    group.add_argument("--exact", action="store_true", help="same bits on the same kind of machine")
+    names = {field.name for field in dataclasses.fields(kind)}
+    if "start" in names:
+        group.add_argument("--start", choices=specs.STARTS, default="gaussian", help="what to start from (%(default)s)")
+        group.add_argument("--count", type=int, default=1, help="how many pictures (%(default)s)")
+    if "factor" in names:
+        group.add_argument("--factor", type=int, default=4, help="enlargement, 2 to 8 (%(default)s)")
+        group.add_argument("--upsampling", choices=specs.UPSAMPLINGS)
+    if "unit" in names:
+        group.add_argument("--unit", help="number or name of a latent unit to paint with")
+        group.add_argument("--strength", type=float, help="weight of what is painted")
+    if "penalty" in names:
+        group.add_argument("--penalty", type=float, help="weight of changes outside the mask")
+        group.add_argument(
+            "--hard-mask",
+            action=argparse.BooleanOptionalAction,
+            default=argparse.SUPPRESS,
+            help="leave everything outside the mask exactly as it is",
+        )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--out", type=Path, required=True, help="PNG, JPEG or WebP file; several are numbered")
+    group.add_argument("--enlarge", type=int, default=1, metavar="N", help="write every pixel N times as wide and high")
+    group.add_argument("--gif", type=Path, metavar="FILE", help="save the way there as an animation (.gif or .webp)")
+    group.add_argument("--report", type=Path, metavar="FILE", help="save parameters, probabilities and distances as JSON")
+    if any(action.dest == "mask" for action in parser._actions):
+        group.add_argument(
+            "--paste-back", action="store_true", help="write the whole photo at its own resolution, with the edit in it"
+        )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the pictures, write them, print a line each."""
+    kind: type[specs.Spec] = options.spec
+    names = {field.name for field in dataclasses.fields(kind)}
+    spec = kind(**{name: value for name, value in vars(options).items() if name in names})
+    if not 1 <= options.enlarge <= 64:
+        raise InvalidInput("enlarge", f"is {options.enlarge}; give a whole number from 1 to 64.")
+    imaging.check_suffix(options.out)
+    if options.gif:
+        imaging.check_suffix(options.gif, animated=True, field="gif")
+    synthesizer = load(options)
+    with progress_bar(kind.task) as on_progress:
+        result = synthesizer.make(
+            spec,
+            getattr(options, "image", None),
+            getattr(options, "mask", None),
+            box=getattr(options, "box", None),
+            size=options.size,
+            paste_back=getattr(options, "paste_back", False),
+            fit=getattr(options, "fit", "crop"),
+            frames=30 if options.gif else 0,
+            on_progress=on_progress,
+        )
+    _write(options, result)
+
+
+def _write(options: argparse.Namespace, result: Result) -> None:
+    for picture in result.pictures:
+        path = _numbered(options.out, picture.index, len(result.pictures))
+        image = picture.image
+        imaging.save(imaging.enlarge(image, max(image.size) * options.enlarge), path)
+        print(_line(path, picture))
+        if options.gif:
+            frames = [frame for _, frame in picture.frames]
+            imaging.animation(frames, _numbered(options.gif, picture.index, len(result.pictures)))
+    if options.report:
+        write_json(options.report, result.report())
+
+
+def _numbered(path: Path, index: int, count: int) -> Path:
+    return path if count == 1 else path.with_stem(f"{path.stem}-{index + 1}")
+
+
+def _line(path: Path, picture: Picture) -> str:
+    return (
+        f"{path}: {picture.target} {picture.probability_before:.3f} -> {picture.probability_after:.3f}, "
+        f"seen as {picture.predicted}, L2 {picture.l2:.2f}, {picture.steps} steps, seed {picture.seed}"
+    )

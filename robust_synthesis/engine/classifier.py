@@ -1,0 +1,90 @@
+"""A frozen classifier, made for gradients with respect to its input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+from ..model_folder import WEIGHTS, Card, ModelFolder, find
+from ..units import Units
+from . import networks, weights
+from .precision import autocast, choose_device
+from .seeds import Seeds
+
+
+class Classifier:
+    """A network with its card: images [B, 3, H, W] in [0, 1] -> logits [B, C].
+
+    Parameters are frozen, batch norms are folded into convolutions, tensors are channels-last.
+    """
+
+    def __init__(
+        self,
+        network: networks.Network,
+        card: Card,
+        *,
+        version: str = "",
+        seeds: Seeds | None = None,
+        units: Units | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self.card = card
+        self.version = version
+        self.seeds = seeds
+        self.units = units or Units()
+        self.device = choose_device(device)
+        self.precision = precision
+        self.network = networks.fold(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(card.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(card.std, device=self.device).view(1, 3, 1, 1)
+
+    @classmethod
+    def load(cls, model: str | Path, *, device: torch.device | str | None = None, precision: str = "fp32") -> Self:
+        """Load a model folder, by path or by its name in the models directory.
+
+        Raises NotFound, or ModelError for a folder that is incomplete, damaged or does not fit its card.
+        """
+        folder = ModelFolder.open(find(model))
+        card = folder.card
+        try:
+            network = networks.build(card.architecture, len(card.classes))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"model: {folder.path} has an architecture that this version cannot build ({error}).") from error
+        weights.fill(network, weights.read(folder.path / WEIGHTS), str(folder.path / WEIGHTS))
+        seeds = Seeds.load(folder, classes=len(card.classes))
+        units = Units.load(folder)
+        return cls(
+            network, card, version=folder.version, seeds=seeds, units=units, device=device, precision=precision
+        )
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(clamp(x, 0, 1) - mean) / std."""
+        return (x.clamp(0, 1) - self._mean) / self._std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits [B, C], fp32."""
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.network(self.normalise(x).contiguous(memory_format=torch.channels_last))
+        return logits.float()
+
+    def logits_and_latent(self, x: Tensor, fake_relu: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] and the pooled latent [B, D] after the final ReLU, fp32."""
+        with autocast(self.device, self.precision):
+            z = self.normalise(x).contiguous(memory_format=torch.channels_last)
+            latent = self.network.latent(z, fake_relu)
+            logits: Tensor = self.network.fc(latent)
+        return logits.float(), latent.float()
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities [B, C] on the CPU, of images on any device."""
+        return self(x.to(self.device)).softmax(1).cpu()
+
+    def unit_index(self, unit: int | str) -> int:
+        """Index of a latent unit given by name or number. Raises NotFound or InvalidInput."""
+        return self.units.find(unit, self.network.fc.in_features)

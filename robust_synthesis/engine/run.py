@@ -1,0 +1,105 @@
+"""Jobs from start to end in this process: batches of bucket sizes, in chunks, with progress between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import SynthesisError
+from .chunk import Differentiable, Trace, advance
+from .problem import Problem, State
+
+BUCKETS = (1, 2, 4, 8, 16, 32)
+"""Batches are padded to one of these sizes: at an equal size the bits are equal, whatever the neighbours."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a batch of jobs stands after a chunk."""
+
+    jobs: range
+    """Which of the jobs these are."""
+    step: int
+    steps: int
+    loss: Tensor
+    """[B], at the last evaluation."""
+    probability: Tensor
+    """[B], of each job's target."""
+    pictures: Tensor
+    """x, [B, 3, H, W], on the CPU."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """B jobs that are done, on the CPU."""
+
+    state: State
+    trace: Trace
+    """Every evaluation, [T + 1, B]."""
+
+
+def bucket(size: int) -> int:
+    """The smallest bucket that holds `size` jobs."""
+    return next(b for b in BUCKETS if b >= size)
+
+
+def pad(problem: Problem, state: State) -> tuple[Problem, State]:
+    """Fill a batch up to its bucket with copies of its first job that have nothing left to do."""
+    missing = bucket(len(state)) - len(state)
+    if not missing:
+        return problem, state
+    idle = State(state.x[:1], state.best_x[:1], state.best_loss[:1], state.best_probability[:1], torch.tensor([0]))
+    return (
+        Problem.stack([problem, *[problem.rows(slice(0, 1))] * missing]),
+        State.stack([state, *[idle] * missing]),
+    )
+
+
+def run(
+    classifier: Differentiable,
+    device: torch.device,
+    jobs: Sequence[tuple[Problem, State]],
+    *,
+    chunk: int = 10,
+    batch: int = BUCKETS[-1],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Finished]:
+    """Run jobs of one image size to their end, up to `batch` at a time; one result per job.
+
+    Raises SynthesisError when a loss is not a number.
+    """
+    finished: list[Finished] = []
+    for first in range(0, len(jobs), batch):
+        members = jobs[first : first + batch]
+        problem, state = pad(Problem.stack([p for p, _ in members]), State.stack([s for _, s in members]))
+        problem, state = problem.to(device), state.to(device)
+        steps = int(state.remaining.max()) - 1
+        traces = []
+        while (left := int(state.remaining.max())) > 0:
+            state, trace = advance(classifier, problem, state, min(chunk, left))
+            traces.append(trace)
+            if on_progress is not None:
+                count = len(members)
+                on_progress(
+                    Progress(
+                        jobs=range(first, first + count),
+                        step=steps - max(0, int(state.remaining.max()) - 1),
+                        steps=steps,
+                        loss=trace.loss[-1, :count].cpu(),
+                        probability=trace.probability[-1, :count].cpu(),
+                        pictures=state.x[:count].cpu(),
+                    )
+                )
+        loss = torch.cat([trace.loss for trace in traces]).cpu()
+        probability = torch.cat([trace.probability for trace in traces]).cpu()
+        state = state.to(torch.device("cpu"))
+        for i in range(len(members)):
+            evaluations = int(members[i][1].remaining)
+            if not bool(torch.isfinite(state.best_loss[i])):
+                raise SynthesisError("loss: is not a number; lower the step size or the weights of the objective.")
+            rows = slice(i, i + 1)
+            finished.append(Finished(state.rows(rows), Trace(loss[:evaluations, rows], probability[:evaluations, rows])))
+    return finished

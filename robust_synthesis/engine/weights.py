@@ -1,0 +1,84 @@
+"""Weights as safetensors: fp32, fp16, or int8 with one scale per output channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ..errors import ModelError
+from ..files import atomic_write
+from .networks import Network
+
+SCALE = ".scale"
+FORMATS = ("fp32", "fp16", "int8")
+
+
+def write(path: Path, state: Mapping[str, Tensor], format: str = "fp16") -> None:
+    """Store a state dict. int8 applies to convolutions and the head; everything else is kept in fp32."""
+    stored: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        tensor = value.detach().cpu().float().contiguous()
+        if tensor.ndim >= 2 and format == "int8":
+            scale = tensor.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+            broadcast = scale.view(-1, *[1] * (tensor.ndim - 1))
+            stored[name] = (tensor / broadcast).round().clamp(-127, 127).to(torch.int8)
+            stored[name + SCALE] = scale
+        else:
+            stored[name] = tensor.half() if tensor.ndim >= 2 and format == "fp16" else tensor
+    with atomic_write(path) as file:
+        file.write(save(stored))
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """A state dict in fp32.
+
+    Raises ModelError for a file that is not safetensors; pickles are recognised and never opened.
+    """
+    with path.open("rb") as file:
+        head = file.read(9)
+    # A safetensors file begins with the length of its JSON header, whose first byte may be anything.
+    if head.startswith((b"PK", b"\x80")) and head[8:] != b"{":
+        raise ModelError(f"model: {path} is a pickle, which could run code; convert it with 'robust-synthesis import'.")
+    try:
+        stored = load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"model: {path} is not a safetensors file ({error}).") from error
+    state: dict[str, Tensor] = {}
+    for name, value in stored.items():
+        if name.endswith(SCALE):
+            continue
+        tensor = value.float()
+        if value.dtype == torch.int8:
+            if name + SCALE not in stored:
+                raise ModelError(f"model: {path} has no {name + SCALE} for the 8-bit weights {name}.")
+            tensor = tensor * stored[name + SCALE].view(-1, *[1] * (tensor.ndim - 1))
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"model: {path} holds NaN or infinity in {name}.")
+        state[name] = tensor
+    return state
+
+
+def fill(network: Network, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copy a state dict into a network.
+
+    Raises ModelError that names a missing, left-over or misshapen tensor.
+    """
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    if missing := sorted(own.keys() - given.keys()):
+        raise ModelError(f"model: {origin} lacks {missing[0]} ({len(missing)} missing) for the card's architecture.")
+    if extra := sorted(given.keys() - own.keys()):
+        raise ModelError(f"model: {origin} has {extra[0]} ({len(extra)} too many), unknown to the card's architecture.")
+    for name, tensor in own.items():
+        if tensor.shape != given[name].shape:
+            raise ModelError(
+                f"model: {origin} has {name} of shape {tuple(given[name].shape)}, the card says {tuple(tensor.shape)}."
+            )
+    network.load_state_dict(dict(given), strict=False)

@@ -1,0 +1,51 @@
+"""The errors that this package raises on purpose.
+
+    SynthesisError
+    ├── InvalidInput      a parameter, an image or a mask that cannot be used; names the field
+    ├── NotFound          an unknown model, class or unit; lists near names
+    ├── ModelError        a model folder that is missing, damaged or unsafe
+    └── DataError         a data set that cannot be read
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SynthesisError(Exception):
+    """Base of all errors whose message is meant for the caller: one sentence with the remedy."""
+
+
+class InvalidInput(SynthesisError):
+    """A field that cannot be used as given."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class NotFound(InvalidInput):
+    """A name that does not exist, with the names that do."""
+
+    def __init__(self, field: str, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        elif len(names) <= 20:
+            hint = f"choose one of {', '.join(names)}." if names else "there are none."
+        else:
+            hint = f"choose one of {', '.join(names[:12])}, ... ({len(names)} in all)."
+        super().__init__(field, f"there is no {field} {name!r}; {hint}")
+        self.name = name
+        self.known = names
+
+
+class ModelError(SynthesisError):
+    """A model folder that cannot be loaded."""
+
+
+class DataError(SynthesisError):
+    """A data set that cannot be read."""

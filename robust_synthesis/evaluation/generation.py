@@ -1,0 +1,183 @@
+"""Generation: does an independent judge see the class, how natural is it, how diverse, and does it take a robust network?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import specs
+from ..engine.classifier import Classifier
+from ..tasks import Inputs
+from ..training.datasets import ImageSet
+from .frechet import frechet_distance, mean_pairwise_distance
+from .judge import Judge
+from .proportion import Proportion
+from .sample import sample
+from .sheet import sheet
+from .synthesis import Made, make
+from .tally import OnProgress, Tally, silent
+
+GRID_SIZE = 32
+"""Image size at which the grid's epsilons are meant; they scale with the side."""
+REAL_PER_CLASS = 200
+"""Real pictures of a class whose mean distance that of generated ones is compared with."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One kind of start, climbed by the robust classifier and by the standard one with the same parameters."""
+
+    start: str
+    seeds: Proportion
+    """How often the judge sees the class in the bare seeds."""
+    robust: Proportion
+    standard: Proportion | None
+    standard_gain: float | None
+    """What the standard classifier gains over the seeds as a share of what the robust one gains."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Pictures made with one choice of parameters."""
+
+    start: str
+    parameters: Mapping[str, Any]
+    judged: Proportion
+    probability: float
+    """Mean probability of the class, in the eyes of the classifier that made them."""
+    fid: float
+    pixel_diversity: float
+    """Mean distance between two pictures of a class as a share of that between two real ones, in pixels."""
+    feature_diversity: float
+    """The same in the judge's features."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """All settings have equally many pictures per class, so that their FIDs compare."""
+
+    per_class: int
+    network: str
+    """Whose features FID and diversity are measured in."""
+    contests: tuple[Contest, ...]
+    settings: tuple[Setting, ...]
+    """The card's defaults first, from each kind of start; then the grid."""
+    seeds_fid: Mapping[str, float]
+    """Of the bare seeds, per kind of start."""
+    real_fid: float | None
+    """Of as many real training pictures: the floor."""
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+
+
+def measure(
+    classifier: Classifier,
+    test: ImageSet,
+    judge: Judge,
+    *,
+    contrast: Classifier | None = None,
+    train: ImageSet | None = None,
+    images: int = 500,
+    grid: Sequence[tuple[float, int]] = (),
+    seed: int = 0,
+    on_progress: OnProgress = silent,
+) -> Generation:
+    """Generate `images` pictures per setting, spread evenly over the classes (at least two of each), and judge them."""
+    card = classifier.card
+    starts = specs.STARTS if classifier.seeds is not None else ("noise",)
+    per_class = max(2, images // len(card.classes))
+    scale = card.size / GRID_SIZE
+    runs: list[dict[str, Any]] = [{"start": start} for start in starts]
+    runs += [{"start": starts[0], "epsilon": epsilon * scale, "steps": steps} for epsilon, steps in grid]
+    climbs = len(runs) + (len(starts) if contrast is not None else 0)
+    tally = Tally(per_class * len(card.classes) * climbs, on_progress)
+    scales = _Scales(judge, test)
+    settings, contests, seeds_fid, pictures, rows = [], [], {}, {}, []
+    for options in runs:
+        made = make(classifier, _requests(classifier, per_class, seed, options), tally)
+        setting, judged = scales.setting(options["start"], made)
+        settings.append(setting)
+        shown = made.targets.argsort(stable=True)[::per_class]
+        rows.append((_label(setting), made.pictures[shown]))
+        if len(options) == 1:
+            start = options["start"]
+            standard = None if contrast is None else make(contrast, _again(contrast, made), tally)
+            seen, features = judge.look(made.starts)
+            seeds_fid[start] = frechet_distance(features, scales.features)
+            contests.append(_contest(start, Proportion.of(seen == made.targets), judged, judge, standard))
+            pictures[f"generation-{start}"] = _trio(made, standard, shown, card.classes)
+    pictures["generation-settings"] = sheet(rows, card.classes)
+    real = None if train is None else scales.fid(sample(train, per_class * len(card.classes), seed))
+    return Generation(per_class, judge.network, tuple(contests), tuple(settings), seeds_fid, real, pictures)
+
+
+class _Scales:
+    """What generated pictures are compared with: real ones, seen by the judge."""
+
+    def __init__(self, judge: Judge, test: ImageSet) -> None:
+        self.judge = judge
+        _, self.features = judge.look_at_set(test)
+        index = torch.cat([(test.labels == label).nonzero()[:REAL_PER_CLASS, 0] for label in torch.unique(test.labels)])
+        self.pixel_distance = mean_pairwise_distance(test.floats(index), test.labels[index])
+        self.feature_distance = mean_pairwise_distance(self.features[index], test.labels[index])
+
+    def setting(self, start: str, made: Made) -> tuple[Setting, Proportion]:
+        seen, features = self.judge.look(made.pictures)
+        judged = Proportion.of(seen == made.targets)
+        setting = Setting(
+            start=start,
+            parameters=made.parameters,
+            judged=judged,
+            probability=float(made.probabilities.mean()),
+            fid=frechet_distance(features, self.features),
+            pixel_diversity=mean_pairwise_distance(made.pictures, made.targets) / self.pixel_distance,
+            feature_diversity=mean_pairwise_distance(features, made.targets) / self.feature_distance,
+        )
+        return setting, judged
+
+    def fid(self, images: ImageSet) -> float:
+        return frechet_distance(self.judge.look_at_set(images)[1], self.features)
+
+
+def _requests(
+    classifier: Classifier, per_class: int, seed: int, options: Mapping[str, Any]
+) -> Iterator[tuple[specs.Spec, Inputs]]:
+    inputs = Inputs(classifier.card.size)
+    for name in classifier.card.classes:
+        for first in range(0, per_class, specs.MAX_COUNT):
+            count = min(specs.MAX_COUNT, per_class - first)
+            yield specs.Generate(target=name, seed=seed + first // specs.MAX_COUNT, count=count, **options), inputs
+
+
+def _again(contrast: Classifier, made: Made) -> Iterator[tuple[specs.Spec, Inputs]]:
+    """The same seeds, classes and parameters for another classifier, whatever its own defaults and Gaussians."""
+    names = ("epsilon", "steps", "step_size", "norm")
+    parameters = {name: made.parameters[name] for name in names}
+    for seed, target in zip(made.starts, made.targets.tolist(), strict=True):
+        spec = specs.MaximizeClass(target=contrast.card.classes[target], **parameters)
+        yield spec, Inputs(seed.shape[-1], seed)
+
+
+def _contest(start: str, seeds: Proportion, robust: Proportion, judge: Judge, standard: Made | None) -> Contest:
+    if standard is None:
+        return Contest(start, seeds, robust, None, None)
+    judged = judge.judged(standard.pictures, standard.targets)
+    gained = robust.value - seeds.value
+    return Contest(start, seeds, robust, judged, (judged.value - seeds.value) / gained if gained > 0 else None)
+
+
+def _trio(made: Made, standard: Made | None, shown: Tensor, classes: Sequence[str]) -> Image.Image:
+    rows = [("seed", made.starts[shown])]
+    if standard is not None:
+        rows.append(("standard\nclassifier", standard.pictures[shown]))
+    return sheet([*rows, ("robust\nclassifier", made.pictures[shown])], classes)
+
+
+def _label(setting: Setting) -> str:
+    parameters = setting.parameters
+    size = "no ball" if parameters["norm"] == "none" else f"{parameters['norm']} {parameters['epsilon']:g}"
+    return f"{setting.start}\n{size}\n{parameters['steps']} steps\nFID {setting.fid:.3g}\njudged {setting.judged.value:.1%}"

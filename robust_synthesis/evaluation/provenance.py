@@ -1,0 +1,45 @@
+"""Where and with what a number was measured."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+
+PACKAGES = ("torch", "numpy", "torchmetrics", "pyautoattack", "opencv-python-headless")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, this package and those that the numbers depend on; without those that are not installed."""
+    found = {"python": platform.python_version(), "robust-synthesis": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: torch.device) -> str:
+    """Such as "NVIDIA H200" or "AMD EPYC 7B13, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = models[0] if models else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def command() -> str:
+    """This process's command line."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

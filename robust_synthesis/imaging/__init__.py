@@ -1,0 +1,33 @@
+"""Pictures between the outside and the engine; needs no torch.
+
+    decoding    any bytes, file, image or array to an RGB image, safely
+    geometry    a photo and its mask to the classifier's square, and an edited square back into the photo
+    encoding    arrays to images, images to bytes, files and animations
+
+Every function raises InvalidInput naming the field.
+"""
+
+from .decoding import MAX_BYTES, MAX_PIXELS, Encoded, Header, Source, decode, header
+from .encoding import animation, check_suffix, encode, enlarge, save, to_image
+from .geometry import FITS, decode_mask, paste_back, rectangle_mask, to_square
+
+__all__ = [
+    "FITS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Encoded",
+    "Header",
+    "Source",
+    "animation",
+    "check_suffix",
+    "decode",
+    "decode_mask",
+    "encode",
+    "enlarge",
+    "header",
+    "paste_back",
+    "rectangle_mask",
+    "save",
+    "to_image",
+    "to_square",
+]

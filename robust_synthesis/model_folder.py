@@ -1,0 +1,192 @@
+"""A classifier on disk: one folder with a card, weights and, where it has them, seeds and units.
+
+    model.json             the card: what the network is, how it was trained, what it measures, checksums of the files below
+    weights.safetensors    fp32, fp16, or int8 with one scale per output channel
+    seeds.safetensors      class-conditional Gaussians that generation starts from
+    units.json, units.webp the latent units: names, and a contact sheet of the images that activate each most
+
+This module needs no torch: the gateway lists models with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError, NotFound
+from .files import atomic_write
+
+FORMAT = 1
+CARD, WEIGHTS, SEEDS, UNITS, UNITS_SHEET = "model.json", "weights.safetensors", "seeds.safetensors", "units.json", "units.webp"
+MODELS_VARIABLE = "ROBUST_SYNTHESIS_MODELS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a model folder says about its classifier; `model.json` is this as JSON."""
+
+    name: str
+    architecture: Mapping[str, Any]
+    classes: tuple[str, ...]
+    size: int
+    """Side of the images it was trained on, pixels."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    min_size: int = 0
+    max_size: int = 0
+    """Sides that the network accepts; default: half to twice `size`."""
+    role: str = "robust"
+    """robust, standard (trained without an adversary) or judge (never used in synthesis)."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Per task, the parameters to use where a caller gives none."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of every other file of the folder."""
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.format != FORMAT:
+            problems.append(f"format is {self.format}, this version reads {FORMAT}")
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            problems.append("classes must be two or more different names")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            problems.append("mean and std must have three numbers")
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (*self.mean, *self.std)):
+            problems.append("mean and std must be finite numbers")
+        elif min(self.std) <= 0:
+            problems.append("std must be above 0")
+        if not 8 <= self.size <= 4096:
+            problems.append("size must be between 8 and 4096")
+        if problems:
+            raise ModelError(f"{CARD}: {'; '.join(problems)}.")
+        object.__setattr__(self, "min_size", self.min_size or self.size // 2)
+        object.__setattr__(self, "max_size", self.max_size or self.size * 2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """Raises ModelError naming what is missing, unknown or wrong."""
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{CARD}: not valid JSON ({error}).") from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{CARD}: must be a JSON object.")
+        known = {f.name for f in dataclasses.fields(cls)}
+        required = {"name", "architecture", "classes", "size", "mean", "std"}
+        if missing := required - found.keys():
+            raise ModelError(f"{CARD}: {', '.join(sorted(missing))} missing.")
+        if unknown := found.keys() - known:
+            raise ModelError(f"{CARD}: unknown {', '.join(sorted(unknown))}.")
+        try:
+            for name in ("classes", "mean", "std"):
+                found[name] = tuple(found[name])
+            return cls(**found)
+        except TypeError as error:
+            raise ModelError(f"{CARD}: a field has the wrong type ({error}).") from error
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def class_index(self, name: str, field: str = "class") -> int:
+        """Index of a class given by name (in any case) or by number. Raises NotFound with near names."""
+        folded = name.strip().casefold()
+        for i, known in enumerate(self.classes):
+            if folded in (known.casefold(), str(i)):
+                return i
+        raise NotFound(field, name, self.classes)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder whose card is readable and whose files have the card's checksums."""
+
+    path: Path
+    card: Card
+    version: str
+    """Hash of the card, and through its checksums of every file."""
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> ModelFolder:
+        """Read the card and, unless told otherwise, check every file against it.
+
+        Raises ModelError for a folder, file or checksum that is missing or wrong.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise ModelError(f"model: {path} is not a folder; give a model folder, or a name found in the models directory.")
+        try:
+            text = (path / CARD).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ModelError(f"model: {path} has no {CARD}; it is not a model folder.") from error
+        except UnicodeDecodeError as error:
+            raise ModelError(f"model: {path / CARD} is not UTF-8 text.") from error
+        card = Card.from_json(text)
+        if WEIGHTS not in card.files:
+            raise ModelError(f"model: {path / CARD} lists no {WEIGHTS} under files.")
+        for name, expected in card.files.items():
+            if Path(name).name != name:
+                raise ModelError(f"model: {path / CARD} lists {name!r}, which is outside the folder.")
+            if not (path / name).is_file():
+                raise ModelError(f"model: {path / name} is missing; copy the whole folder again.")
+            if verify and sha256(path / name) != expected:
+                raise ModelError(f"model: {path / name} does not have the card's checksum; copy the whole folder again.")
+        return cls(path, card, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    def file(self, name: str) -> Path | None:
+        """Path of a file that the card lists, or None."""
+        return self.path / name if name in self.card.files else None
+
+
+def write_card(path: Path, card: Card) -> ModelFolder:
+    """Write `model.json` for the files that are in `path` now, with their checksums."""
+    names = (WEIGHTS, SEEDS, UNITS, UNITS_SHEET)
+    files = {name: sha256(path / name) for name in names if (path / name).is_file()}
+    with atomic_write(path / CARD) as file:
+        file.write(dataclasses.replace(card, files=files).to_json().encode())
+    return ModelFolder.open(path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def models_directory() -> Path:
+    """Where models are looked up by name: $ROBUST_SYNTHESIS_MODELS, or model_store/ here or beside the package."""
+    if variable := os.environ.get(MODELS_VARIABLE):
+        return Path(variable)
+    here = Path("model_store")
+    return here if here.is_dir() else Path(__file__).parent.parent / "model_store"
+
+
+def find(name: str | Path) -> Path:
+    """The model folder called `name`: a path, or a folder of the models directory.
+
+    Raises NotFound with the names that exist.
+    """
+    path = Path(name)
+    if (path / CARD).is_file():
+        return path
+    directory = models_directory()
+    if isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) and (directory / name / CARD).is_file():
+        return directory / name
+    if path.is_dir():
+        raise ModelError(f"model: {path} has no {CARD}; it is not a model folder.")
+    raise NotFound("model", str(name), available())
+
+
+def available() -> list[str]:
+    """Names of the models in the models directory."""
+    directory = models_directory()
+    return sorted(card.parent.name for card in directory.glob(f"*/{CARD}")) if directory.is_dir() else []

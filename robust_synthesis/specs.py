@@ -1,0 +1,188 @@
+"""What a caller asks for: one frozen dataclass per task, validated, without torch.
+
+A parameter left None takes the default of the classifier's card, or else the paper's, scaled to the image size
+(`defaults.py`). Distances are in units of pixel values in [0, 1]: an epsilon of 1 is the L2 distance between an image and
+one in which a single channel of a single pixel went from black to white.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from .errors import InvalidInput
+
+NORMS = ("l2", "linf", "none")
+STARTS = ("gaussian", "noise")
+UPSAMPLINGS = ("bicubic", "nearest")
+MAX_STEPS = 10_000
+MAX_COUNT = 256
+MAX_SEED = 2**63 - 1
+
+S = TypeVar("S", bound="Spec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Parameters that every task has."""
+
+    task: ClassVar[str]
+    needs_image: ClassVar[bool] = True
+    needs_mask: ClassVar[bool] = False
+
+    steps: int | None = None
+    step_size: float | None = None
+    epsilon: float | None = None
+    """Radius of the ball around the start."""
+    norm: str | None = None
+    """l2, linf, or none for no ball."""
+    seed: int | None = None
+    """Of everything random; chosen, and reported, where none is given."""
+    random_start: bool = False
+    """Start at a random point of the ball's surface."""
+    use_best: bool = True
+    """Return the picture of lowest loss rather than the last one."""
+    exact: bool = False
+    """Run at batch size one: the same bits on the same kind of machine."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InvalidInput(field.name, f"is {value}; give a finite number.")
+        _number("steps", self.steps, 1, MAX_STEPS, integer=True)
+        _number("step_size", self.step_size, 0, 1000, above=True)
+        _number("epsilon", self.epsilon, 0, 10_000)
+        _choice("norm", self.norm, NORMS)
+        _number("seed", self.seed, 0, MAX_SEED, integer=True)
+
+
+def with_seed(spec: S) -> S:
+    """The spec with a seed: its own, or one drawn at random."""
+    return spec if spec.seed is not None else dataclasses.replace(spec, seed=secrets.randbelow(2**31))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximizeClass(Spec):
+    """Add the features of a class to any image."""
+
+    task: ClassVar[str] = "maximize_class"
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Spec):
+    """Make pictures of a class from random seeds."""
+
+    task: ClassVar[str] = "generate"
+    needs_image: ClassVar[bool] = False
+    target: str
+    start: str = "gaussian"
+    """gaussian: a sample of the class's Gaussian; noise: noise around grey, the same for every class."""
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("start", self.start, STARTS)
+        _number("count", self.count, 1, MAX_COUNT, integer=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Spec):
+    """Fill a hole (mask = 1) with what the class would have there."""
+
+    task: ClassVar[str] = "inpaint"
+    needs_mask: ClassVar[bool] = True
+    target: str | None = None
+    """Default: the class predicted for the image with its hole filled by the mean."""
+    penalty: float | None = None
+    hard_mask: bool = True
+    """Leave everything outside the mask exactly as it is, instead of only pulling it back."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _number("penalty", self.penalty, 0, 1e6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translate(Spec):
+    """Turn an image of one domain into the other."""
+
+    task: ClassVar[str] = "translate"
+    target: str | None = None
+    """Default, for a classifier of two domains: the one that is not predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolve(Spec):
+    """Enlarge a small image by 2 to 8, adding the detail that its class has."""
+
+    task: ClassVar[str] = "super_resolve"
+    factor: int = 4
+    target: str | None = None
+    """Default: the class predicted for the enlarged image."""
+    upsampling: str | None = None
+    """How the start is enlarged: bicubic or nearest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _number("factor", self.factor, 2, 8, integer=True)
+        _choice("upsampling", self.upsampling, UPSAMPLINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SketchToImage(Spec):
+    """Turn a crude drawing into a picture of a class."""
+
+    task: ClassVar[str] = "sketch_to_image"
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintFeatures(Spec):
+    """Paint with a latent unit, or with a class, inside a mask. Edits are sequential: paint on the result of the last."""
+
+    task: ClassVar[str] = "paint_features"
+    needs_mask: ClassVar[bool] = True
+    target: str | None = None
+    unit: int | str | None = None
+    """Number of a latent unit, or its name in the classifier's catalogue."""
+    strength: float | None = None
+    """Weight of the unit's activation, or of the class's cross-entropy."""
+    penalty: float | None = None
+    """Weight of changes outside the mask."""
+    hard_mask: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.target is None) == (self.unit is None):
+            raise InvalidInput("unit", "give either a unit or a class to paint with, not both and not none.")
+        _number("strength", self.strength, 0, 1e6, above=True)
+        _number("penalty", self.penalty, 0, 1e6)
+
+
+SPECS: dict[str, type[Spec]] = {
+    spec.task: spec
+    for spec in (Generate, Inpaint, Translate, SuperResolve, SketchToImage, PaintFeatures, MaximizeClass)
+}
+
+
+def _number(
+    field: str, value: Any, low: float, high: float, *, integer: bool = False, above: bool = False
+) -> None:
+    if value is None:
+        return
+    kind = "a whole number" if integer else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+        raise InvalidInput(field, f"must be {kind}, not {value!r}.")
+    if not low <= value <= high or (above and value == low):
+        bounds = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
+        raise InvalidInput(field, f"is {value}; give {kind} {bounds}.")
+
+
+def _choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InvalidInput(field, f"is {value!r}; choose {', '.join(choices[:-1])} or {choices[-1]}.")

@@ -1,0 +1,293 @@
+"""The outer minimisation of robust training: min_theta E max_delta loss(f(x + delta), y) (Madry et al. 2018, eq. 2.1).
+
+One process, or several under torchrun. A run writes a checkpoint after every epoch, and a run that is killed and started
+again with the same configuration ends with the same weights: everything random is keyed by (seed, epoch, rank).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from ..engine import networks
+from ..engine.ball import NORMS
+from ..engine.precision import autocast, choose_device
+from ..errors import DataError, ModelError
+from ..files import atomic_write
+from . import adversary
+from .augment import augment
+from .config import TrainConfig
+from .datasets import ImageSet
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch ended with; accuracies in [0, 1] on the held-out part of train, of the averaged weights."""
+
+    epoch: int
+    loss: float
+    clean_accuracy: float
+    robust_accuracy: float
+    seconds: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Per-channel statistics [1, 3, 1, 1] of the training images."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, images: ImageSet) -> Normaliser:
+        sample = images.floats(slice(0, 20000))
+        std, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
+        return cls(mean, std.clamp_min(1e-3))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x.clamp(0, 1) - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that train together."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def from_environment(cls, device: torch.device) -> Rank:
+        """Join torchrun's process group where there is one."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+
+class Trainer:
+    """A training run: its networks, optimiser and place in the schedule.
+
+    `run` yields a report after every epoch; `best_network` is then the averaged network with the highest held-out robust
+    accuracy (clean accuracy for standard training).
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: ImageSet, folder: Path, *, init: networks.Network | None = None
+    ) -> None:
+        if len(data) <= config.hold_out:
+            raise DataError(f"hold_out: {config.hold_out} images cannot be held out of {len(data)}; give a smaller number.")
+        self.config = config
+        self.folder = folder
+        self.device = choose_device()
+        self.rank = Rank.from_environment(self.device)
+        train, self.held_out = data.hold_out(config.hold_out, config.seed)
+        statistics = Normaliser.fit(train)
+        self.train = train.to(self.device)
+        self.normalise = Normaliser(statistics.mean.to(self.device), statistics.std.to(self.device))
+        torch.manual_seed(config.seed)
+        network = networks.build(config.architecture, len(data.class_names)) if init is None else init
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.best_network = copy.deepcopy(self.average)
+        self.folded = networks.fold(self.network)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=True,
+        )
+        self.epoch = 0
+        self.best_accuracy = -1.0
+        self.history: list[dict[str, float]] = []
+        forward: Callable[[Tensor], Tensor] = self.network
+        self._attacked: Callable[[Tensor], Tensor] = self.folded
+        if self.rank.count > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            forward = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+        if config.compile:
+            forward = torch.compile(forward)
+            self._attacked = torch.compile(self.folded)
+        self._forward = forward
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.rank.count > 1:
+            dist.destroy_process_group()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train) // self.config.batch_size
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> bool:
+        """Go on from the last checkpoint, if there is one.
+
+        Raises ModelError if it belongs to another configuration.
+        """
+        if not self.checkpoint.exists():
+            return False
+        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if saved["config"] != self.config.to_dict():
+            changed = [k for k, v in self.config.to_dict().items() if saved["config"].get(k) != v]
+            raise ModelError(
+                f"out: {self.folder} holds a run with another {', '.join(changed)}; choose another folder or delete it."
+            )
+        for name in ("network", "average", "best_network", "optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+        self.epoch, self.best_accuracy, self.history = saved["epoch"], saved["best_accuracy"], saved["history"]
+        return True
+
+    def save(self) -> None:
+        if self.rank.index > 0:
+            return
+        names = ("network", "average", "best_network", "optimizer")
+        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in names}
+        state |= {"config": self.config.to_dict(), "epoch": self.epoch}
+        state |= {"best_accuracy": self.best_accuracy, "history": self.history}
+        with atomic_write(self.checkpoint) as file:
+            torch.save(state, file)
+
+    def learning_rate(self, step: int) -> float:
+        """One cycle: linear warm-up over a fifth of the run, then linear to zero; or a half cosine."""
+        progress = step / max(1, self.config.epochs * self.steps_per_epoch)
+        if self.config.schedule == "cosine":
+            return self.config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.config.lr * min(progress / 0.2 + 1e-3, (1 - progress) / 0.8)
+
+    def run(self, on_step: Callable[[int, Tensor], None]) -> Iterator[EpochReport]:
+        """Train to the end, from wherever the run stands; calls `on_step(step of this epoch, loss)`."""
+        while self.epoch < self.config.epochs:
+            started = time.monotonic()
+            loss = self._train_epoch(on_step)
+            clean, robust = self.held_out_accuracy()
+            score = clean if self.config.objective == "standard" else robust
+            best = score > self.best_accuracy
+            if best:
+                self.best_accuracy = score
+                self.best_network.load_state_dict(self.average.state_dict())
+            self.epoch += 1
+            report = EpochReport(self.epoch, loss, clean, robust, time.monotonic() - started, best)
+            self.history.append({k: float(v) for k, v in vars(report).items()})
+            self.save()
+            yield report
+
+    def _train_epoch(self, on_step: Callable[[int, Tensor], None]) -> float:
+        config, rank = self.config, self.rank
+        order = torch.randperm(len(self.train), generator=self._generator(0))
+        private = self._generator(1 + rank.index)
+        total = torch.zeros((), device=self.device)
+        for step in range(self.steps_per_epoch):
+            batch = order[step * config.batch_size : (step + 1) * config.batch_size][rank.index :: rank.count]
+            batch = batch.to(self.device)
+            images = augment(
+                self.train.floats(batch),
+                private,
+                padding=config.crop_padding,
+                flip=config.flip,
+                jitter=config.jitter,
+            ).contiguous(memory_format=torch.channels_last)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.epoch * self.steps_per_epoch + step)
+            loss = self._step(images, self.train.labels[batch], private)
+            self._update_average(self.epoch * self.steps_per_epoch + step + 1)
+            total += loss
+            on_step(step, loss)
+        return float(total) / max(1, self.steps_per_epoch)
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.config.seed * 1000 + self.epoch) * 1000 + stream)
+
+    def _step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        config = self.config
+        with autocast(self.device, config.precision):
+            attacked = self._adversarial(images, labels, generator)
+            self.network.train()
+            if config.objective == "trades":
+                clean, robust = self._forward(self.normalise(torch.cat([images, attacked]))).float().chunk(2)
+                divergence = F.kl_div(
+                    robust.log_softmax(1), clean.log_softmax(1), log_target=True, reduction="batchmean"
+                )
+                loss = F.cross_entropy(clean, labels, label_smoothing=config.label_smoothing)
+                loss = loss + config.beta * divergence
+            else:
+                logits = self._forward(self.normalise(attacked)).float()
+                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _adversarial(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        config = self.config
+        if config.objective == "standard":
+            return images
+        networks.refold(self.network, self.folded)
+
+        def attacked(x: Tensor) -> Tensor:
+            return self._attacked(self.normalise(x))
+
+        loss = adversary.cross_entropy(attacked, labels)
+        start = generator if config.random_start else None
+        if config.objective == "trades":
+            # The divergence has no gradient at the image itself, so TRADES must start beside it.
+            loss, start = adversary.divergence(attacked, images), generator
+        return adversary.perturb(
+            loss,
+            images,
+            norm=NORMS[config.norm],
+            epsilon=config.epsilon,
+            steps=config.attack_steps,
+            step_size=config.step_size,
+            generator=start,
+        )
+
+    @torch.no_grad()
+    def _update_average(self, updates: int) -> None:
+        decay = min(self.config.ema_decay, updates / (10 + updates))
+        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def held_out_accuracy(self) -> tuple[float, float]:
+        """Clean accuracy, and accuracy under 10 attack steps at the training epsilon, of the averaged network."""
+        folded = networks.fold(self.average)
+        config, device = self.config, self.device
+        clean = robust = 0
+        with autocast(device, config.precision):
+            for start in range(0, len(self.held_out), 256):
+                index = slice(start, start + 256)
+                images = self.held_out.floats(index).to(device, memory_format=torch.channels_last)
+                labels = self.held_out.labels[index].to(device)
+                attacked = adversary.perturb(
+                    adversary.cross_entropy(lambda x: folded(self.normalise(x)), labels),
+                    images,
+                    norm=NORMS[config.norm],
+                    epsilon=config.epsilon,
+                    steps=10,
+                    step_size=config.epsilon / 4,
+                )
+                with torch.no_grad():
+                    clean += int((folded(self.normalise(images)).argmax(1) == labels).sum())
+                    robust += int((folded(self.normalise(attacked)).argmax(1) == labels).sum())
+        return clean / len(self.held_out), robust / len(self.held_out)
