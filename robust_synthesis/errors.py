@@ -1,10 +1,10 @@
 """The errors that this package raises on purpose.
 
-    SynthesisError
-    ├── InvalidInput      a parameter, an image or a mask that cannot be used; names the field
-    ├── NotFound          an unknown model, class or unit; lists near names
-    ├── ModelError        a model folder that is missing, damaged or unsafe
-    └── DataError         a data set that cannot be read
+SynthesisError
+├── InvalidInput      a parameter, an image or a mask that cannot be used; names the field
+├── NotFound          an unknown model, class or unit; lists near names
+├── ModelError        a model folder that is missing, damaged or unsafe
+└── DataError         a data set that cannot be read
 """
 
 from __future__ import annotations

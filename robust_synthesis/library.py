@@ -122,7 +122,9 @@ class Synthesizer:
                 for i, pixels in zip(batch.jobs, batch.pictures, strict=True):
                     frames_of[i].append((batch.step, _to_image(pixels)))
             if on_progress is not None:
-                on_progress(Progress(batch.step, batch.steps, float(batch.loss.mean()), float(batch.probability.mean())))
+                on_progress(
+                    Progress(batch.step, batch.steps, float(batch.loss.mean()), float(batch.probability.mean()))
+                )
 
         steps = int(jobs[0].parameters["steps"])
         finished = run(

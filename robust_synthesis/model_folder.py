@@ -25,7 +25,13 @@ from .errors import ModelError, NotFound
 from .files import atomic_write
 
 FORMAT = 1
-CARD, WEIGHTS, SEEDS, UNITS, UNITS_SHEET = "model.json", "weights.safetensors", "seeds.safetensors", "units.json", "units.webp"
+CARD, WEIGHTS, SEEDS, UNITS, UNITS_SHEET = (
+    "model.json",
+    "weights.safetensors",
+    "seeds.safetensors",
+    "units.json",
+    "units.webp",
+)
 MODELS_VARIABLE = "ROBUST_SYNTHESIS_MODELS"
 
 
@@ -124,7 +130,9 @@ class ModelFolder:
         """
         path = Path(path)
         if not path.is_dir():
-            raise ModelError(f"model: {path} is not a folder; give a model folder, or a name found in the models directory.")
+            raise ModelError(
+                f"model: {path} is not a folder; give a model folder, or a name found in the models directory."
+            )
         try:
             text = (path / CARD).read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -140,7 +148,9 @@ class ModelFolder:
             if not (path / name).is_file():
                 raise ModelError(f"model: {path / name} is missing; copy the whole folder again.")
             if verify and sha256(path / name) != expected:
-                raise ModelError(f"model: {path / name} does not have the card's checksum; copy the whole folder again.")
+                raise ModelError(
+                    f"model: {path / name} does not have the card's checksum; copy the whole folder again."
+                )
         return cls(path, card, hashlib.sha256(text.encode()).hexdigest()[:16])
 
     def file(self, name: str) -> Path | None:

@@ -47,7 +47,9 @@ def draw(rows: Sequence[Row], *, side: int = 128, title: str = "") -> Image.Imag
             left = gap + i * (side + gap)
             sheet.paste(_fit(cell.image, side), (left, top + label))
             if cell.accent:
-                pen.rectangle((left - 2, top + label - 2, left + side + 1, top + label + side + 1), outline=ACCENT, width=2)
+                pen.rectangle(
+                    (left - 2, top + label - 2, left + side + 1, top + label + side + 1), outline=ACCENT, width=2
+                )
             pen.text((left, top + label + side + 2), cell.caption, ACCENT if cell.accent else FAINT, _font(12))
         top += label + side + caption + gap
     return sheet

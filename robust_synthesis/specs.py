@@ -170,9 +170,7 @@ SPECS: dict[str, type[Spec]] = {
 }
 
 
-def _number(
-    field: str, value: Any, low: float, high: float, *, integer: bool = False, above: bool = False
-) -> None:
+def _number(field: str, value: Any, low: float, high: float, *, integer: bool = False, above: bool = False) -> None:
     if value is None:
         return
     kind = "a whole number" if integer else "a number"

@@ -41,7 +41,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 _PER_CLASS = 24
 
 
-def tiny_network(seed: int = 0, *, classes: int = len(CLASSES), architecture: Mapping[str, Any] = ARCHITECTURE) -> networks.Network:
+def tiny_network(
+    seed: int = 0, *, classes: int = len(CLASSES), architecture: Mapping[str, Any] = ARCHITECTURE
+) -> networks.Network:
     """A network of random weights in evaluation mode, its batch norms not yet folded; equal for equal seeds."""
     return randomise(networks.build(architecture, classes), seed)
 
@@ -154,6 +156,8 @@ def _catalogue(classifier: Classifier, pixels: Tensor, labels: Tensor) -> tuple[
     for place, unit in enumerate(order):
         best = int(row[unit])
         name = classifier.card.classes[int(labels[best])]
-        units.append(Unit(index=unit, name=f"{name} {unit}", activation=round(float(strength[unit]), 4), classes={name: 1}))
+        units.append(
+            Unit(index=unit, name=f"{name} {unit}", activation=round(float(strength[unit]), 4), classes={name: 1})
+        )
         sheet.paste(to_image(pixels[best].numpy()), (place * classifier.card.size, 0))
     return Units(tuple(units)), sheet

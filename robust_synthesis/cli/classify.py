@@ -11,7 +11,9 @@ from .options import add_model, load
 
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("classify", help="class probabilities of images", description="Class probabilities of images.")
+    parser = verbs.add_parser(
+        "classify", help="class probabilities of images", description="Class probabilities of images."
+    )
     parser.set_defaults(run=run, extra="serve")
     parser.add_argument("images", nargs="+", type=Path)
     add_model(parser)

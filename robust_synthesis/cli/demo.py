@@ -183,7 +183,7 @@ def _cat() -> Image.Image:
     """Chelsea the cat, by Stefan van der Walt, public domain; shipped by scikit-image."""
     from skimage import data
 
-    photo = Image.fromarray(data.chelsea())
+    photo = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
     return photo.crop((60, 0, 360, 300))
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def add_model(parser: argparse.ArgumentParser, default: str = "cifar10") -> None:
     parser.add_argument(
-        "--model", default=default, metavar="NAME", help="a model folder, or its name in the models directory (%(default)s)"
+        "--model",
+        default=default,
+        metavar="NAME",
+        help="a model folder, or its name in the models directory (%(default)s)",
     )
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
 
@@ -42,6 +45,21 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
             bar.total = progress.steps
             bar.set_postfix_str(f"loss {progress.loss:.3f}, probability {progress.probability:.2f}", refresh=False)
             bar.update(progress.step - bar.n)
+
+        yield show
+
+
+@contextmanager
+def progress_bar_for_counts() -> Iterator[Callable[[str, int, int], None]]:
+    """A live bar for work in several parts: (part, done, total)."""
+    with tqdm(disable=None, leave=False) as bar:
+
+        def show(part: str, done: int, total: int) -> None:
+            if part != bar.desc.removesuffix(": "):
+                bar.reset(total)
+                bar.set_description(part, refresh=False)
+            bar.total = total
+            bar.update(done - bar.n)
 
         yield show
 

@@ -82,7 +82,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-o", "--out", type=Path, required=True, help="PNG, JPEG or WebP file; several are numbered")
     group.add_argument("--enlarge", type=int, default=1, metavar="N", help="write every pixel N times as wide and high")
     group.add_argument("--gif", type=Path, metavar="FILE", help="save the way there as an animation (.gif or .webp)")
-    group.add_argument("--report", type=Path, metavar="FILE", help="save parameters, probabilities and distances as JSON")
+    group.add_argument(
+        "--report", type=Path, metavar="FILE", help="save parameters, probabilities and distances as JSON"
+    )
     if any(action.dest == "mask" for action in parser._actions):
         group.add_argument(
             "--paste-back", action="store_true", help="write the whole photo at its own resolution, with the edit in it"

@@ -31,7 +31,9 @@ def add_parser(verbs: Any) -> None:
         "A run that was interrupted goes on where its last epoch ended. Several GPUs: torchrun -m robust_synthesis train ...",
     )
     parser.set_defaults(run=run, extra="train")
-    parser.add_argument("data", help="folder of parquet shards, folder with one sub-folder per class, or torchvision:cifar10")
+    parser.add_argument(
+        "data", help="folder of parquet shards, folder with one sub-folder per class, or torchvision:cifar10"
+    )
     parser.add_argument("out", type=Path, help="the model folder to write")
     parser.add_argument("--name", help="default: the folder's name")
     parser.add_argument("--run-dir", type=Path, help="checkpoints and TensorBoard logs (default: runs/NAME)")
@@ -42,7 +44,9 @@ def add_parser(verbs: Any) -> None:
     group.add_argument("--weights-format", choices=("fp32", "fp16", "int8"), default="fp16")
     group.add_argument("--no-seeds", dest="seeds", action="store_false", help="fit no class Gaussians")
     group.add_argument("--no-units", dest="units", action="store_false", help="collect no catalogue of latent units")
-    group.add_argument("--measure", type=int, default=200, metavar="N", help="test images for AutoAttack; 0: none (%(default)s)")
+    group.add_argument(
+        "--measure", type=int, default=200, metavar="N", help="test images for AutoAttack; 0: none (%(default)s)"
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +64,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", type=int, help="use only the first images")
     group.add_argument("--objective", choices=("adversarial", "trades", "standard"), default="adversarial")
     group.add_argument("--norm", choices=("l2", "linf"), default="l2")
-    group.add_argument("--epsilon", type=float, default=0.5, help="of the adversary, pixel values of [0, 1] (%(default)s)")
+    group.add_argument(
+        "--epsilon", type=float, default=0.5, help="of the adversary, pixel values of [0, 1] (%(default)s)"
+    )
     group.add_argument("--attack-steps", type=int, default=2)
     group.add_argument("--attack-step-size", type=float, help="default: epsilon, or 2.5 epsilon / steps")
     group.add_argument("--random-start", action="store_true", help="start the adversary at a random point")
@@ -95,7 +101,9 @@ def run(options: argparse.Namespace) -> None:
         raise InvalidInput("out", f"{options.out} holds something that is not a model folder; choose another folder.")
     data = datasets.load(options.data, "train", size=options.size, limit=options.limit)
     names = {field.name for field in dataclasses.fields(TrainConfig)} & vars(options).keys()
-    config = TrainConfig(**{key: getattr(options, key) for key in names}, architecture=_architecture(options, data.size))
+    config = TrainConfig(
+        **{key: getattr(options, key) for key in names}, architecture=_architecture(options, data.size)
+    )
     init = _initial_network(options.init, data) if options.init else None
     trainer = Trainer(config, data, options.run_dir or Path("runs") / name, init=init)
     if trainer.resume():
@@ -163,9 +171,7 @@ def _train(trainer: Trainer) -> None:
         log.close()
 
 
-def _publish(
-    options: argparse.Namespace, name: str, trainer: Trainer, data: ImageSet, config: TrainConfig
-) -> None:
+def _publish(options: argparse.Namespace, name: str, trainer: Trainer, data: ImageSet, config: TrainConfig) -> None:
     from ..training.publish import publish
 
     role = options.role or ("standard" if config.objective == "standard" else "robust")

@@ -51,7 +51,9 @@ def input_size(spec: specs.Spec, size: int) -> int:
     if not isinstance(spec, specs.SuperResolve):
         return size
     if size % spec.factor:
-        raise InvalidInput("factor", f"{size} pixels are not a multiple of {spec.factor}; choose another factor or size.")
+        raise InvalidInput(
+            "factor", f"{size} pixels are not a multiple of {spec.factor}; choose another factor or size."
+        )
     return size // spec.factor
 
 

@@ -10,6 +10,8 @@ from ..specs import SketchToImage
 from .start import Inputs, Start
 
 
-def sketch_to_image(spec: SketchToImage, inputs: Inputs, classifier: Classifier, parameters: Mapping[str, Any]) -> Start:
+def sketch_to_image(
+    spec: SketchToImage, inputs: Inputs, classifier: Classifier, parameters: Mapping[str, Any]
+) -> Start:
     """Minimise CE(target) from the drawing."""
     return Start(inputs.picture, classifier.card.class_index(spec.target))

@@ -16,6 +16,8 @@ def translate(spec: Translate, inputs: Inputs, classifier: Classifier, parameter
     target = named_or_predicted(classifier, spec.target, inputs.picture)
     if spec.target is None:
         if len(classifier.card.classes) != 2:
-            raise InvalidInput("target", f"{classifier.card.name} has more than two classes; name the one to translate to.")
+            raise InvalidInput(
+                "target", f"{classifier.card.name} has more than two classes; name the one to translate to."
+            )
         target = 1 - target
     return Start(inputs.picture, target)

@@ -23,7 +23,9 @@ def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: b
         flipped = (torch.rand(batch, 1, 1, 1, generator=generator) < 0.5).to(device)
         images = torch.where(flipped, images.flip(3), images)
     if jitter:
-        brightness, contrast, saturation = (1 + jitter * (2 * torch.rand(3, batch, 1, 1, 1, generator=generator) - 1)).to(device)
+        brightness, contrast, saturation = (
+            1 + jitter * (2 * torch.rand(3, batch, 1, 1, 1, generator=generator) - 1)
+        ).to(device)
         images = images * brightness
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = mean + contrast * (images - mean)

@@ -67,7 +67,9 @@ def load(source: str | Path, split: str = "train", *, size: int | None = None, l
         return _head(_torchvision(text.removeprefix("torchvision:"), split), limit)
     path = Path(source)
     if not path.is_dir():
-        raise DataError(f"data: {path} is not a folder; give a folder of parquet shards or of one sub-folder per class.")
+        raise DataError(
+            f"data: {path} is not a folder; give a folder of parquet shards or of one sub-folder per class."
+        )
     shards = sorted(path.glob(f"{split}-*.parquet"))
     if shards:
         return _parquet(shards, size, limit)

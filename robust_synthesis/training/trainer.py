@@ -88,7 +88,9 @@ class Trainer:
         self, config: TrainConfig, data: ImageSet, folder: Path, *, init: networks.Network | None = None
     ) -> None:
         if len(data) <= config.hold_out:
-            raise DataError(f"hold_out: {config.hold_out} images cannot be held out of {len(data)}; give a smaller number.")
+            raise DataError(
+                f"hold_out: {config.hold_out} images cannot be held out of {len(data)}; give a smaller number."
+            )
         self.config = config
         self.folder = folder
         self.device = choose_device()
