@@ -27,15 +27,15 @@ class InvalidInput(SynthesisError):
 
 
 class NotFound(InvalidInput):
-    """A name that does not exist, with the names that do."""
+    """A name that does not exist, with the names that do, or `none` where there are none."""
 
-    def __init__(self, field: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, field: str, name: str, known: Iterable[str], *, none: str = "there are none.") -> None:
         names = list(known)
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if near:
             hint = f"did you mean {' or '.join(near)}?"
         elif len(names) <= 20:
-            hint = f"choose one of {', '.join(names)}." if names else "there are none."
+            hint = f"choose one of {', '.join(names)}." if names else none
         else:
             hint = f"choose one of {', '.join(names[:12])}, ... ({len(names)} in all)."
         super().__init__(field, f"there is no {field} {name!r}; {hint}")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .errors import InvalidInput
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
@@ -23,5 +25,21 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         Path(name).chmod(0o666 & ~mask)
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path, field: str = "out") -> None:
+    """Raise InvalidInput unless a file can be written at `path`, its folders created; before a long job, not after it."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    reason = None
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"{str(folder)!r} is not a folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"nothing may be written in {str(folder)!r}"
+    if reason:
+        raise InvalidInput(field, f"cannot write {str(path)!r} ({reason}); choose another path.")

@@ -109,11 +109,12 @@ class Synthesizer:
         started = time.perf_counter()
         card = self.classifier.card
         spec = specs.with_seed(spec)
-        size = size or card.size
+        size = card.size if size is None else size
         if not card.min_size <= size <= card.max_size:
             raise InvalidInput("size", f"is {size}; {card.name} accepts {card.min_size} to {card.max_size} pixels.")
         photo = None if image is None else imaging.decode(image)
-        inputs = _inputs(spec, photo, mask, box, size, fit)
+        drawn = None if photo is None else _drawn(photo, mask, box, size)
+        inputs = _inputs(spec, photo, drawn, size, fit)
         jobs = make_jobs(spec, inputs, self.classifier)
         frames_of: list[list[tuple[int, Image.Image]]] = [[(0, _to_image(job.state.x[0]))] for job in jobs]
 
@@ -135,13 +136,14 @@ class Synthesizer:
             batch=1 if spec.exact else BUCKETS[-1],
             on_progress=progress,
         )
+        geometry = {"size": size} if photo is None else {"size": size, "fit": fit, "box": box, "paste_back": paste_back}
         pictures = []
         for job, done, name, way in zip(jobs, finished, self._predict(jobs, finished), frames_of, strict=True):
             pixels = done.state.result(job.problem)[0]
             whole = None
             if paste_back and photo is not None:
                 edited = None if inputs.mask is None else inputs.mask.numpy()
-                whole = imaging.paste_back(photo, pixels.numpy(), edited, fit)
+                whole = imaging.paste_back(photo, pixels.numpy(), edited, fit, drawn=drawn)
             pictures.append(
                 _picture(
                     job,
@@ -157,7 +159,7 @@ class Synthesizer:
             task=spec.task,
             model=card.name,
             version=self.classifier.version,
-            parameters={**jobs[0].parameters, "size": size, "use_best": spec.use_best, "exact": spec.exact},
+            parameters=_parameters(spec, jobs[0], card.classes[jobs[0].target]) | geometry,
             seconds=time.perf_counter() - started,
             pictures=tuple(pictures),
         )
@@ -168,24 +170,27 @@ class Synthesizer:
         return [self.classifier.card.classes[int(i)] for i in found]
 
 
-def _inputs(
-    spec: specs.Spec,
-    photo: Image.Image | None,
-    mask: ImageSource | None,
-    box: Box | None,
-    size: int,
-    fit: str,
-) -> Inputs:
+def _drawn(photo: Image.Image, mask: ImageSource | None, box: Box | None, size: int) -> Image.Image | None:
     if mask is not None and box is not None:
         raise InvalidInput("box", "give either a mask or a box, not both.")
+    if box is not None:
+        return imaging.drawn_rectangle(box, photo.size)
+    return None if mask is None else imaging.drawn_mask(mask, photo.size, size)
+
+
+def _inputs(spec: specs.Spec, photo: Image.Image | None, drawn: Image.Image | None, size: int, fit: str) -> Inputs:
     if photo is None:
         return Inputs(size)
     picture = torch.from_numpy(imaging.to_square(photo, input_size(spec, size), fit))
-    if box is not None:
-        return Inputs(size, picture, torch.from_numpy(imaging.rectangle_mask(box, photo.size, size, fit)))
-    if mask is not None:
-        return Inputs(size, picture, torch.from_numpy(imaging.decode_mask(mask, photo.size, size, fit)))
-    return Inputs(size, picture)
+    if drawn is None:
+        return Inputs(size, picture)
+    return Inputs(size, picture, torch.from_numpy(imaging.mask_square(drawn, photo.size, size, fit)))
+
+
+def _parameters(spec: specs.Spec, job: Job, target: str) -> dict[str, Any]:
+    """The spec as it really ran: defaults filled in, and the class that was predicted where none was named."""
+    ran = dataclasses.asdict(spec) | dict(job.parameters)
+    return ran if ran.get("unit") is not None else ran | {"target": target}
 
 
 def _picture(job: Job, done: Finished, **known: Any) -> Picture:

@@ -16,13 +16,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError, NotFound
+from .errors import InvalidInput, ModelError, NotFound
 from .files import atomic_write
+from .specs import SPECS
 
 FORMAT = 1
 CARD, WEIGHTS, SEEDS, UNITS, UNITS_SHEET = (
@@ -33,6 +34,26 @@ CARD, WEIGHTS, SEEDS, UNITS, UNITS_SHEET = (
     "units.webp",
 )
 MODELS_VARIABLE = "ROBUST_SYNTHESIS_MODELS"
+MAX_CARD_BYTES = 4 * 2**20
+_MAX_SIZE = 4096
+_JSON_TYPES: Mapping[str, type] = {
+    "name": str,
+    "architecture": dict,
+    "classes": list,
+    "size": int,
+    "mean": list,
+    "std": list,
+    "min_size": int,
+    "max_size": int,
+    "role": str,
+    "training": dict,
+    "data": dict,
+    "measured": dict,
+    "defaults": dict,
+    "files": dict,
+    "format": int,
+}
+_KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,42 +82,52 @@ class Card:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.format != FORMAT:
-            problems.append(f"format is {self.format}, this version reads {FORMAT}")
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            problems.append("classes must be two or more different names")
-        if len(self.mean) != 3 or len(self.std) != 3:
-            problems.append("mean and std must have three numbers")
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (*self.mean, *self.std)):
-            problems.append("mean and std must be finite numbers")
-        elif min(self.std) <= 0:
-            problems.append("std must be above 0")
-        if not 8 <= self.size <= 4096:
-            problems.append("size must be between 8 and 4096")
-        if problems:
-            raise ModelError(f"{CARD}: {'; '.join(problems)}.")
         object.__setattr__(self, "min_size", self.min_size or self.size // 2)
         object.__setattr__(self, "max_size", self.max_size or self.size * 2)
+        if problems := list(self._problems()):
+            raise ModelError(f"{CARD}: {'; '.join(problems)}.")
+
+    def _problems(self) -> Iterator[str]:
+        if self.format != FORMAT:
+            yield f"format is {self.format}, this version reads {FORMAT}"
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            yield "classes must be two or more different names"
+        if not all(isinstance(name, str) and name.strip() for name in self.classes):
+            yield "classes must be names, in quotes"
+        if len(self.mean) != 3 or len(self.std) != 3:
+            yield "mean and std must have three numbers"
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (*self.mean, *self.std)):
+            yield "mean and std must be finite numbers"
+        elif min(self.std) <= 0:
+            yield "std must be above 0"
+        if not 8 <= self.size <= _MAX_SIZE:
+            yield f"size must be between 8 and {_MAX_SIZE}"
+        if not 1 <= self.min_size <= self.max_size <= 2 * _MAX_SIZE:
+            yield f"min_size and max_size must rise from 1 to at most {2 * _MAX_SIZE}"
+        for task, parameters in self.defaults.items():
+            if wrong := _wrong_default(task, parameters):
+                yield f"defaults of {task}: {wrong}"
 
     @classmethod
     def from_json(cls, text: str) -> Card:
         """Raises ModelError naming what is missing, unknown or wrong."""
         try:
             found = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{CARD}: not valid JSON ({error}).") from error
         if not isinstance(found, dict):
             raise ModelError(f"{CARD}: must be a JSON object.")
-        known = {f.name for f in dataclasses.fields(cls)}
         required = {"name", "architecture", "classes", "size", "mean", "std"}
         if missing := required - found.keys():
             raise ModelError(f"{CARD}: {', '.join(sorted(missing))} missing.")
-        if unknown := found.keys() - known:
+        if unknown := found.keys() - _JSON_TYPES.keys():
             raise ModelError(f"{CARD}: unknown {', '.join(sorted(unknown))}.")
+        for name, value in found.items():
+            if not isinstance(value, _JSON_TYPES[name]) or isinstance(value, bool):
+                raise ModelError(f"{CARD}: {name} must be {_KINDS[_JSON_TYPES[name]]}.")
+        for name in ("classes", "mean", "std"):
+            found[name] = tuple(found[name])
         try:
-            for name in ("classes", "mean", "std"):
-                found[name] = tuple(found[name])
             return cls(**found)
         except TypeError as error:
             raise ModelError(f"{CARD}: a field has the wrong type ({error}).") from error
@@ -107,9 +138,10 @@ class Card:
     def class_index(self, name: str, field: str = "class") -> int:
         """Index of a class given by name (in any case) or by number. Raises NotFound with near names."""
         folded = name.strip().casefold()
-        for i, known in enumerate(self.classes):
-            if folded in (known.casefold(), str(i)):
-                return i
+        names, numbers = [known.casefold() for known in self.classes], [str(i) for i in range(len(self.classes))]
+        for known in (names, numbers):  # a class may be called by the number of another
+            if folded in known:
+                return known.index(folded)
         raise NotFound(field, name, self.classes)
 
 
@@ -134,8 +166,10 @@ class ModelFolder:
                 f"model: {path} is not a folder; give a model folder, or a name found in the models directory."
             )
         try:
+            if (path / CARD).stat().st_size > MAX_CARD_BYTES:
+                raise ModelError(f"model: {path / CARD} is larger than {MAX_CARD_BYTES >> 20} MiB; it is not a card.")
             text = (path / CARD).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise ModelError(f"model: {path} has no {CARD}; it is not a model folder.") from error
         except UnicodeDecodeError as error:
             raise ModelError(f"model: {path / CARD} is not UTF-8 text.") from error
@@ -156,6 +190,19 @@ class ModelFolder:
     def file(self, name: str) -> Path | None:
         """Path of a file that the card lists, or None."""
         return self.path / name if name in self.card.files else None
+
+
+def _wrong_default(task: str, parameters: Mapping[str, Any]) -> str | None:
+    """What is wrong with the defaults of a task, if anything is."""
+    if not isinstance(parameters, Mapping):
+        return "must be an object"
+    if task not in SPECS:
+        return "there is no such task"
+    try:
+        SPECS[task](**{"target": "any", **parameters})
+    except (InvalidInput, TypeError) as error:
+        return str(error).removesuffix(".")
+    return next((f"{name} has no value" for name, value in parameters.items() if value is None), None)
 
 
 def write_card(path: Path, card: Card) -> ModelFolder:
@@ -193,7 +240,8 @@ def find(name: str | Path) -> Path:
         return directory / name
     if path.is_dir():
         raise ModelError(f"model: {path} has no {CARD}; it is not a model folder.")
-    raise NotFound("model", str(name), available())
+    none = f"there are none in {directory}; set {MODELS_VARIABLE} to the folder that holds them."
+    raise NotFound("model", str(name), available(), none=none)
 
 
 def available() -> list[str]:

@@ -53,6 +53,7 @@ class Spec:
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise InvalidInput(field.name, f"is {value}; give a finite number.")
+            _kind(field.name, value, str(field.type))
         _number("steps", self.steps, 1, MAX_STEPS, integer=True)
         _number("step_size", self.step_size, 0, 1000, above=True)
         _number("epsilon", self.epsilon, 0, 10_000)
@@ -177,8 +178,26 @@ def _number(field: str, value: Any, low: float, high: float, *, integer: bool = 
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
         raise InvalidInput(field, f"must be {kind}, not {value!r}.")
     if not low <= value <= high or (above and value == low):
-        bounds = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
+        bounds = f"above {low} and at most {high}" if above else f"from {low} to {high}"
         raise InvalidInput(field, f"is {value}; give {kind} {bounds}.")
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "bool": ((bool,), "true or false"),
+    "int | str": ((int, str), "a number or a name"),
+}
+
+
+def _kind(field: str, value: Any, annotation: str) -> None:
+    kind = annotation.removesuffix(" | None")
+    if value is None:
+        if kind == annotation:
+            raise InvalidInput(field, "is missing; give a value.")
+        return
+    types, phrase = _KINDS.get(kind, ((object,), ""))
+    if not isinstance(value, types) or (isinstance(value, bool) and kind == "int | str"):
+        raise InvalidInput(field, f"must be {phrase}, not {value!r}.")
 
 
 def _choice(field: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -61,7 +61,8 @@ def randomise(network: networks.Network, seed: int = 0) -> networks.Network:
         elif isinstance(module, nn.Linear):
             module.weight.normal_(generator=random)
         elif isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.weight.uniform_(0.5, 1.5, generator=random)
             module.bias.normal_(0, 0.2, generator=random)
             module.running_mean.normal_(0, 0.3, generator=random)

@@ -34,8 +34,10 @@ class Units:
         if isinstance(name, str) and not name.isdecimal():
             for unit in self.units:
                 if unit.name.casefold() == name.strip().casefold():
-                    return unit.index
-            raise NotFound("unit", name, (unit.name for unit in self.units))
+                    name = unit.index
+                    break
+            else:
+                raise NotFound("unit", name, (unit.name for unit in self.units))
         index = int(name)
         if not 0 <= index < count:
             raise InvalidInput("unit", f"is {index}; this classifier has units 0 to {count - 1}.")
@@ -49,5 +51,5 @@ class Units:
             return cls()
         try:
             return cls(tuple(Unit(**unit) for unit in json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"model: {path} is not a catalogue of units ({error}).") from error

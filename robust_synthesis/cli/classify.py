@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .. import imaging
+from ..errors import InvalidInput
 from .options import add_model, load
 
 
@@ -15,17 +17,19 @@ def add_parser(verbs: Any) -> None:
         "classify", help="class probabilities of images", description="Class probabilities of images."
     )
     parser.set_defaults(run=run, extra="serve")
-    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path, help="any common image files")
     add_model(parser)
-    parser.add_argument("--top", type=int, default=5, help="how many classes to print (%(default)s)")
-    parser.add_argument("--fit", choices=("crop", "pad", "stretch"), default="crop")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to print (%(default)s)")
+    parser.add_argument("--fit", choices=imaging.FITS, default="crop", help="how it becomes a square (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.top < 1:
+        raise InvalidInput("top", f"is {options.top}; give a whole number from 1.")
     synthesizer = load(options)
     for path in options.images:
-        found = synthesizer.classify(path, fit=options.fit, top=max(1, options.top))
+        found = synthesizer.classify(imaging.decode(path, field=f"image {path}"), fit=options.fit, top=options.top)
         if options.json:
             print(json.dumps({"image": str(path), "probabilities": found}))
         else:

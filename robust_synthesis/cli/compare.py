@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import imaging
+from ..files import check_writable
 from .options import add_model, load
 
 
@@ -18,10 +19,12 @@ def add_parser(verbs: Any) -> None:
         "classifier, and draw both. This is why synthesis needs a robust one.",
     )
     parser.set_defaults(run=run, extra="serve")
-    parser.add_argument("images", nargs="+", type=Path)
-    parser.add_argument("-o", "--out", type=Path, help="draw the comparison here")
-    parser.add_argument("--standard-model", default="cifar10-standard", metavar="NAME", help="(%(default)s)")
-    parser.add_argument("--fit", choices=imaging.FITS, default="crop")
+    parser.add_argument("images", nargs="+", type=Path, help="any common image files")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="draw the comparison here")
+    parser.add_argument(
+        "--standard-model", default="cifar10-standard", metavar="NAME", help="the standard classifier (%(default)s)"
+    )
+    parser.add_argument("--fit", choices=imaging.FITS, default="crop", help="how it becomes a square (%(default)s)")
     add_model(parser)
 
 
@@ -34,13 +37,15 @@ def run(options: argparse.Namespace) -> None:
 
     if options.out:
         imaging.check_suffix(options.out)
+        check_writable(options.out)
     robust = load(options).classifier
     standard = Classifier.load(options.standard_model, device=options.device)
     if standard.card.classes != robust.card.classes or standard.card.size != robust.card.size:
         raise InvalidInput(
             "standard-model", f"has other classes or another size than {robust.card.name}; give its twin."
         )
-    squares = [imaging.to_square(imaging.decode(path), robust.card.size, options.fit) for path in options.images]
+    photos = [imaging.decode(path, field=f"image {path}") for path in options.images]
+    squares = [imaging.to_square(photo, robust.card.size, options.fit) for photo in photos]
     images = torch.stack([torch.from_numpy(square) for square in squares])
     found = [robustness_gap.nearest_flips(network, images) for network in (robust, standard)]
     classes = robust.card.classes

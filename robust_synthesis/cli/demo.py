@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from .. import imaging
+from ..files import check_writable
 from ..results import Picture, Result
 from ..sheet import Cell, Row, draw
 from .options import add_model, load, progress_bar, write_json
@@ -19,6 +20,7 @@ from .options import add_model, load, progress_bar, write_json
 if TYPE_CHECKING:
     from ..library import Synthesizer
 
+SHEET = "contact-sheet.png"
 SHOWN = 5
 """Pictures of the way there, on the sheet."""
 
@@ -30,10 +32,12 @@ def add_parser(verbs: Any) -> None:
         description="Run every task on real pictures: a PNG per task, contact-sheet.png and demo.json.",
     )
     parser.set_defaults(run=run, extra="demo")
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write (%(default)s)")
-    parser.add_argument("--image", type=Path, help="your own photo instead of scikit-image's cat")
-    parser.add_argument("--class", dest="target", default="cat", help="what is on the photo (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), metavar="FOLDER", help="where to write (%(default)s)"
+    )
+    parser.add_argument("--image", type=Path, metavar="FILE", help="your own photo instead of scikit-image's cat")
+    parser.add_argument("--class", dest="target", default="cat", metavar="NAME", help="what it shows (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (%(default)s)")
     add_model(parser)
 
 
@@ -52,11 +56,14 @@ class Example:
 
 def run(options: argparse.Namespace) -> None:
     started = time.perf_counter()
+    check_writable(options.out / SHEET)
     synthesizer = load(options)
+    classes = synthesizer.classifier.card.classes
+    target = classes[synthesizer.classifier.card.class_index(options.target)]
     photo = imaging.decode(options.image) if options.image else _cat()
     rows: list[Row] = []
     reports: dict[str, Any] = {}
-    for example in _examples(synthesizer, photo, options.target, options.seed):
+    for example in _examples(synthesizer, photo, target, options.seed):
         with progress_bar(example.title) as on_progress:
             result = example.run(frames=SHOWN, on_progress=on_progress)
         row = _row(example, result)
@@ -66,11 +73,11 @@ def run(options: argparse.Namespace) -> None:
         print(f"{example.name:20} {result.seconds:5.1f} s   {row.note}")
     card = synthesizer.classifier.card
     title = f"Robust Synthesis: every task with one classifier, {card.name} ({card.size} px)"
-    imaging.save(draw(rows, title=title), options.out / "contact-sheet.png")
+    imaging.save(draw(rows, title=title), options.out / SHEET)
     seconds = time.perf_counter() - started
     report = {"model": card.name, "version": synthesizer.classifier.version, "seconds": round(seconds, 2)}
     write_json(options.out / "demo.json", report | {"tasks": reports})
-    print(f"{len(rows)} tasks in {seconds:.0f} s; look at {options.out / 'contact-sheet.png'}")
+    print(f"{len(rows)} tasks in {seconds:.0f} s; look at {options.out / SHEET}")
 
 
 def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: int) -> Iterator[Example]:
@@ -80,7 +87,10 @@ def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: i
     seen = Cell(small, f"input: {target}")
     others = [name for name in card.classes if name != target]
     goal = "dog" if "dog" in others else others[0]
-    for start, title in (("gaussian", "Generation from class Gaussians"), ("noise", "Generation from plain noise")):
+    starts = {"gaussian": "Generation from class Gaussians", "noise": "Generation from plain noise"}
+    if synthesizer.classifier.seeds is None:
+        del starts["gaussian"]
+    for start, title in starts.items():
         yield Example(
             f"generate-{start}",
             title,
@@ -140,12 +150,13 @@ def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: i
 
 
 def _every_class(synthesizer: Synthesizer, **options: Any) -> Result:
-    """One picture of each of up to ten classes, as one result."""
+    """A picture of each of up to ten classes, as one result."""
     parts = [synthesizer.generate(name, **options) for name in synthesizer.classifier.card.classes[:10]]
     first = parts[0]
     pictures = tuple(picture for part in parts for picture in part.pictures)
     seconds = sum(part.seconds for part in parts)
-    return Result(first.task, first.model, first.version, first.parameters, seconds, pictures)
+    parameters = {name: value for name, value in first.parameters.items() if name != "target"}
+    return Result(first.task, first.model, first.version, parameters, seconds, pictures)
 
 
 def _row(example: Example, result: Result) -> Row:

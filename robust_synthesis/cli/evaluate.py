@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..model_folder import CARD, ModelFolder, find, write_card
+from ..model_folder import CARD, ModelFolder, find
 from .options import progress_bar_for_counts
 
 if TYPE_CHECKING:
     from ..engine.classifier import Classifier
-    from ..evaluation import Evaluation
 
 DATA_VARIABLE = "ROBUST_SYNTHESIS_DATA"
 
@@ -39,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--linf", type=float, help="radius of an L-inf attack")
     parser.add_argument("--standard", action="store_true", help="run all four attacks of AutoAttack")
     parser.add_argument("--sweep", action="store_true", help="in-paint and super-resolve at several epsilons")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of images (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("runs/evaluate"), help="where attacks keep their progress")
     parser.add_argument("--device", help="cpu, cuda or cuda:N")
 
@@ -73,17 +71,11 @@ def run(options: argparse.Namespace) -> None:
             options=chosen,
             work=options.work,
             on_progress=on_progress,
-            on_part=lambda so_far: _keep(so_far, path),
+            # After every part, so that an interruption loses only the one it fell into.
+            on_part=lambda so_far: so_far.keep(path),
         )
     print(json.dumps(ModelFolder.open(path).card.measured, indent=2))
     print(f"written to {path / 'evaluation.json'} and {path / CARD}")
-
-
-def _keep(evaluation: Evaluation, path: Path) -> None:
-    """Write what is known so far, so that an interruption loses only the part it fell into."""
-    whole = evaluation.save(path)
-    card = ModelFolder.open(path).card
-    write_card(path, dataclasses.replace(card, measured=whole.headline()))
 
 
 def _data(given: str | None, classifier: Classifier) -> str:

@@ -16,14 +16,16 @@ def add_parser(verbs: Any) -> None:
         description="Convert a MadryLab robustness, RobustBench or torchvision-style checkpoint, without running its code.",
     )
     parser.set_defaults(run=run, extra="serve")
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="a .pt, .pth or .ckpt file, or a state dict as .safetensors")
     parser.add_argument("out", type=Path, help="the model folder to write")
     parser.add_argument("--name", help="default: the folder's name")
     parser.add_argument("--classes", help="class names separated by commas, or a text file with one a line")
     parser.add_argument("--mean", help="R,G,B of the normalisation, where the checkpoint has none")
     parser.add_argument("--std", help="R,G,B of the normalisation, where the checkpoint has none")
     parser.add_argument("--size", type=int, help="side of its images, pixels")
-    parser.add_argument("--weights-format", choices=("fp32", "fp16", "int8"), default="fp32")
+    parser.add_argument(
+        "--weights-format", choices=("fp32", "fp16", "int8"), default="fp32", help="how to store them (%(default)s)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -45,9 +47,13 @@ def run(options: argparse.Namespace) -> None:
 def _classes(given: str | None) -> list[str] | None:
     if given is None:
         return None
-    if Path(given).is_file():
-        return [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [name.strip() for name in given.split(",")]
+    try:
+        text = Path(given).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("classes", f"{given!r} is not UTF-8 text; save it as such.") from error
+    except OSError:  # no such file, or a list that is too long for the name of one
+        return [name.strip() for name in given.split(",")]
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _triple(field: str, given: str | None) -> tuple[float, float, float] | None:

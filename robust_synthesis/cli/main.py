@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import SynthesisError
+from ..errors import InvalidInput, SynthesisError
 from . import classify, compare, demo, evaluate, import_checkpoint, models, synthesize, train
 
 VERBS = (synthesize, classify, compare, demo, models, train, evaluate, import_checkpoint)
@@ -30,32 +31,45 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Exit code 2 for anything the caller can mend, 130 for Ctrl-C."""
+    """Run a verb. Exit code 2 for anything the caller can mend, 130 for Ctrl-C, 141 when the reader of a pipe has gone."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes that the terminal cannot show
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        parser().print_help(sys.stderr)
+        return 2
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options.run(options)
+        print(end="", flush=True)  # so that a reader who has gone is noticed here
+    except InvalidInput as error:
+        return _refuse(options, f"{error.field.replace('_', '-')}: {error.message}")  # as the option is written
     except SynthesisError as error:
-        print(f"robust-synthesis {options.verb}: {error}", file=sys.stderr)
-        return 2
+        return _refuse(options, str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", "robust_synthesis"):
             raise
-        extra = options.extra
-        print(
-            f"robust-synthesis {options.verb}: needs {error.name}; pip install 'robust-synthesis[{extra}]'.",
-            file=sys.stderr,
-        )
-        return 2
+        return _refuse(options, f"needs {error.name}; pip install 'robust-synthesis[{options.extra}]'.")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered can go nowhere
+        return 141
     except OSError as error:
-        print(f"robust-synthesis {options.verb}: {error}.", file=sys.stderr)
-        return 2
+        if error.strerror is None:  # not the system's: somebody's own, so its traceback is worth having
+            raise
+        place = f"cannot use {os.fsdecode(error.filename)!r}" if error.filename else "the system refused"
+        return _refuse(
+            options, f"{place} ({error.strerror}); check the path, its permissions and the space on the disk."
+        )
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _refuse(options: argparse.Namespace, message: str) -> int:
+    print(f"robust-synthesis {options.verb}: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ def run(options: argparse.Namespace) -> None:
     if not names:
         raise ModelError(f"model: there are no classifiers in {models_directory()}; set ROBUST_SYNTHESIS_MODELS.")
     for name in names:
-        folder = ModelFolder.open(find(name), verify=False)
+        try:
+            folder = ModelFolder.open(find(name), verify=False)
+        except ModelError as error:
+            print(f"{name:20} cannot be used: {error}")
+            continue
         card = folder.card
         print(f"{name:20} {folder.version}  {card.role:9} {len(card.classes):4} classes, {card.size} px")

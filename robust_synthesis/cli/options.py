@@ -31,6 +31,7 @@ def add_model(parser: argparse.ArgumentParser, default: str = "cifar10") -> None
 
 
 def load(options: argparse.Namespace) -> Synthesizer:
+    """The synthesizer for the options of `add_model`."""
     from .. import load as load_model
 
     return load_model(options.model, device=options.device)

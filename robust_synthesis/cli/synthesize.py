@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import imaging, specs
 from ..errors import InvalidInput
+from ..files import check_writable
 from ..results import Picture, Result
 from .options import add_model, load, progress_bar, write_json
 
@@ -20,6 +21,17 @@ HELP: dict[type[specs.Spec], str] = {
     specs.SketchToImage: "turn a crude drawing into a picture of a class",
     specs.PaintFeatures: "paint with a latent unit or a class inside a mask",
     specs.MaximizeClass: "add the features of a class to an image",
+}
+
+MAX_SIDE = 16_384
+"""Of an enlarged picture, pixels."""
+
+_AIM = "the class to aim at"
+_CLASS_HELP: dict[type[specs.Spec], str] = {
+    specs.Inpaint: "what the picture shows (default: what the classifier sees in it)",
+    specs.Translate: "the class to turn it into (default, where there are two: the other one)",
+    specs.SuperResolve: "what the picture shows (default: what the classifier sees in it)",
+    specs.PaintFeatures: "the class to paint with, where no unit is",
 }
 
 
@@ -35,51 +47,57 @@ def add_parser(verbs: Any) -> None:
 def _add_inputs(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> None:
     if kind.needs_image:
         parser.add_argument("image", type=Path, help="any common image file; a photo is cropped to a square")
-        parser.add_argument("--fit", choices=("crop", "pad", "stretch"), default="crop", help="how it becomes a square")
+        parser.add_argument("--fit", choices=imaging.FITS, default="crop", help="how it becomes a square (%(default)s)")
     if kind.needs_mask:
         group = parser.add_mutually_exclusive_group(required=True)
         group.add_argument("--mask", type=Path, help="an image of the photo's size, white where it may be edited")
         group.add_argument("--box", metavar="X,Y,W,H", help="edit this rectangle, in pixels of the photo")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     required = fields["target"].default is dataclasses.MISSING
-    parser.add_argument("--class", dest="target", required=required, metavar="NAME", help="the class to aim at")
+    parser.add_argument("--class", dest="target", required=required, metavar="NAME", help=_CLASS_HELP.get(kind, _AIM))
     add_model(parser)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the result (default: the classifier's)")
 
 
 def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> None:
     group = parser.add_argument_group("parameters (default: those of the classifier's card)")
-    group.add_argument("--steps", type=int)
-    group.add_argument("--step-size", type=float)
-    group.add_argument("--epsilon", type=float, help="radius of the ball around the start, in pixel values of [0, 1]")
-    group.add_argument("--norm", choices=specs.NORMS)
-    group.add_argument("--seed", type=int, help="of everything random; chosen and printed where none is given")
+    group.add_argument("--steps", type=int, metavar="N", help="steps of gradient descent")
+    group.add_argument("--step-size", type=float, metavar="X", help="length of a step, in the norm of the ball")
+    group.add_argument(
+        "--epsilon", type=float, metavar="X", help="radius of the ball around the start, in pixel values of [0, 1]"
+    )
+    group.add_argument("--norm", choices=specs.NORMS, help="shape of the ball; none: no ball")
+    group.add_argument(
+        "--seed", type=int, metavar="N", help="of everything random; chosen and printed where none is given"
+    )
     group.add_argument("--random-start", action="store_true", help="start at a random point of the ball")
     group.add_argument("--last", dest="use_best", action="store_false", help="keep the last picture, not the best")
     group.add_argument("--exact", action="store_true", help="same bits on the same kind of machine")
     names = {field.name for field in dataclasses.fields(kind)}
     if "start" in names:
         group.add_argument("--start", choices=specs.STARTS, default="gaussian", help="what to start from (%(default)s)")
-        group.add_argument("--count", type=int, default=1, help="how many pictures (%(default)s)")
+        group.add_argument("--count", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     if "factor" in names:
-        group.add_argument("--factor", type=int, default=4, help="enlargement, 2 to 8 (%(default)s)")
-        group.add_argument("--upsampling", choices=specs.UPSAMPLINGS)
+        group.add_argument("--factor", type=int, default=4, metavar="N", help="enlargement, 2 to 8 (%(default)s)")
+        group.add_argument("--upsampling", choices=specs.UPSAMPLINGS, help="how the start is enlarged")
     if "unit" in names:
         group.add_argument("--unit", help="number or name of a latent unit to paint with")
-        group.add_argument("--strength", type=float, help="weight of what is painted")
+        group.add_argument("--strength", type=float, metavar="X", help="weight of what is painted")
     if "penalty" in names:
-        group.add_argument("--penalty", type=float, help="weight of changes outside the mask")
+        group.add_argument("--penalty", type=float, metavar="X", help="weight of changes outside the mask")
         group.add_argument(
             "--hard-mask",
             action=argparse.BooleanOptionalAction,
             default=argparse.SUPPRESS,
-            help="leave everything outside the mask exactly as it is",
+            help="leave everything outside the mask exactly as it is, or only pull it back",
         )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("-o", "--out", type=Path, required=True, help="PNG, JPEG or WebP file; several are numbered")
+    group.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="PNG, JPEG or WebP file; several are numbered"
+    )
     group.add_argument("--enlarge", type=int, default=1, metavar="N", help="write every pixel N times as wide and high")
     group.add_argument("--gif", type=Path, metavar="FILE", help="save the way there as an animation (.gif or .webp)")
     group.add_argument(
@@ -98,9 +116,7 @@ def run(options: argparse.Namespace) -> None:
     spec = kind(**{name: value for name, value in vars(options).items() if name in names})
     if not 1 <= options.enlarge <= 64:
         raise InvalidInput("enlarge", f"is {options.enlarge}; give a whole number from 1 to 64.")
-    imaging.check_suffix(options.out)
-    if options.gif:
-        imaging.check_suffix(options.gif, animated=True, field="gif")
+    _check_outputs(options)
     synthesizer = load(options)
     with progress_bar(kind.task) as on_progress:
         result = synthesizer.make(
@@ -117,7 +133,22 @@ def run(options: argparse.Namespace) -> None:
     _write(options, result)
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse, before the work rather than after it, what cannot be written."""
+    imaging.check_suffix(options.out)
+    if options.gif:
+        imaging.check_suffix(options.gif, animated=True, field="gif")
+    given = {field: path for field in ("out", "gif", "report") if (path := getattr(options, field)) is not None}
+    for field, path in given.items():
+        check_writable(path, field)
+    if len({path.resolve() for path in given.values()}) < len(given):
+        raise InvalidInput("out", "two outputs have the same name; give each its own.")
+
+
 def _write(options: argparse.Namespace, result: Result) -> None:
+    largest = max(max(picture.image.size) for picture in result.pictures) * options.enlarge
+    if options.enlarge > 1 and largest > MAX_SIDE:
+        raise InvalidInput("enlarge", f"makes a side of {largest} pixels; choose at most {MAX_SIDE} together.")
     for picture in result.pictures:
         path = _numbered(options.out, picture.index, len(result.pictures))
         image = picture.image

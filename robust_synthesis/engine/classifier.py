@@ -51,16 +51,20 @@ class Classifier:
         """
         folder = ModelFolder.open(find(model))
         card = folder.card
+        path = folder.path / WEIGHTS
+        state = weights.read(path)
         try:
+            with torch.device("meta"):  # a card may name a network that does not fit into memory
+                weights.check(networks.build(card.architecture, len(card.classes)), state, str(path))
             network = networks.build(card.architecture, len(card.classes))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"model: {folder.path} has an architecture that this version cannot build ({error}).") from error
-        weights.fill(network, weights.read(folder.path / WEIGHTS), str(folder.path / WEIGHTS))
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ModelError(
+                f"model: {folder.path} has an architecture that this version cannot build ({error})."
+            ) from error
+        weights.fill(network, state, str(path))
         seeds = Seeds.load(folder, classes=len(card.classes))
         units = Units.load(folder)
-        return cls(
-            network, card, version=folder.version, seeds=seeds, units=units, device=device, precision=precision
-        )
+        return cls(network, card, version=folder.version, seeds=seeds, units=units, device=device, precision=precision)
 
     def normalise(self, x: Tensor) -> Tensor:
         """(clamp(x, 0, 1) - mean) / std."""

@@ -79,7 +79,8 @@ def run(
         steps = int(state.remaining.max()) - 1
         traces = []
         while (left := int(state.remaining.max())) > 0:
-            state, trace = advance(classifier, problem, state, min(chunk, left))
+            # The last evaluation takes no step, so it goes with the chunk before it.
+            state, trace = advance(classifier, problem, state, left if left <= chunk + 1 else chunk)
             traces.append(trace)
             if on_progress is not None:
                 count = len(members)
@@ -98,8 +99,9 @@ def run(
         state = state.to(torch.device("cpu"))
         for i in range(len(members)):
             evaluations = int(members[i][1].remaining)
-            if not bool(torch.isfinite(state.best_loss[i])):
-                raise SynthesisError("loss: is not a number; lower the step size or the weights of the objective.")
             rows = slice(i, i + 1)
-            finished.append(Finished(state.rows(rows), Trace(loss[:evaluations, rows], probability[:evaluations, rows])))
+            done = state.rows(rows)
+            if not bool(torch.isfinite(done.best_loss) & torch.isfinite(done.result(members[i][0])).all()):
+                raise SynthesisError("loss: is not a number; lower the step size or the weights of the objective.")
+            finished.append(Finished(done, Trace(loss[:evaluations, rows], probability[:evaluations, rows])))
     return finished

@@ -101,8 +101,11 @@ class Seeds:
             seeds = cls(stored["mean"].astype(np.float32), factor, stored["spread"])
         except (SafetensorError, KeyError, ValueError) as error:
             raise ModelError(f"model: {path} does not hold class seeds ({error}).") from error
-        if len(seeds.mean) != classes or 3 * seeds.side**2 != seeds.mean.shape[1]:
-            raise ModelError(f"model: {path} holds seeds of shape {seeds.mean.shape}, not of {classes} classes.")
+        shape = seeds.mean.shape
+        square = len(shape) == 2 and shape == (classes, 3 * seeds.side**2)
+        if not square or factor.ndim != 3 or factor[:, 0].shape != shape or seeds.spread.shape != (classes,):
+            shapes = f"{shape}, {factor.shape} and {seeds.spread.shape}"
+            raise ModelError(f"model: {path} holds seeds of shapes {shapes}, not those of {classes} classes.")
         return seeds
 
 

@@ -56,20 +56,18 @@ def read(path: Path) -> dict[str, Tensor]:
             continue
         tensor = value.float()
         if value.dtype == torch.int8:
-            if name + SCALE not in stored:
-                raise ModelError(f"model: {path} has no {name + SCALE} for the 8-bit weights {name}.")
-            tensor = tensor * stored[name + SCALE].view(-1, *[1] * (tensor.ndim - 1))
+            scale = stored.get(name + SCALE)
+            if scale is None or scale.shape != value.shape[:1]:
+                raise ModelError(f"model: {path} has no {name + SCALE} that fits the 8-bit weights {name}.")
+            tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"model: {path} holds NaN or infinity in {name}.")
         state[name] = tensor
     return state
 
 
-def fill(network: Network, state: Mapping[str, Tensor], origin: str) -> None:
-    """Copy a state dict into a network.
-
-    Raises ModelError that names a missing, left-over or misshapen tensor.
-    """
+def check(network: Network, state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise ModelError that names a missing, left-over or misshapen tensor, if any is."""
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     if missing := sorted(own.keys() - given.keys()):
@@ -81,4 +79,10 @@ def fill(network: Network, state: Mapping[str, Tensor], origin: str) -> None:
             raise ModelError(
                 f"model: {origin} has {name} of shape {tuple(given[name].shape)}, the card says {tuple(tensor.shape)}."
             )
-    network.load_state_dict(dict(given), strict=False)
+
+
+def fill(network: Network, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copy a state dict into a network that it fits. Raises ModelError as `check` does."""
+    check(network, state, origin)
+    kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    network.load_state_dict(kept, strict=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class RobustAccuracy:
     clean: Proportion
     """Of the same images, not attacked."""
     robust: Proportion
+    seconds: float
+    """That the attacks took, in this run and in those that it resumed."""
     warnings: tuple[str, ...]
     """AutoAttack's own, about signs that its figure may be too high."""
 
@@ -120,6 +123,7 @@ def robust_accuracy(
         images=f"{len(chosen)} of {len(test)} test images, drawn with seed {seed}",
         clean=Proportion(sum(sum(chunk["clean"]) for chunk in finished.chunks), len(chosen)),
         robust=Proportion(sum(sum(chunk["robust"]) for chunk in finished.chunks), len(chosen)),
+        seconds=sum(chunk["seconds"] for chunk in finished.chunks),
         warnings=tuple(sorted({text for chunk in finished.chunks for text in chunk["warnings"]})),
     )
 
@@ -147,6 +151,7 @@ def _attack(
     """Which images [n] are classified correctly at first, and after every attack."""
     from pyautoattack import AutoAttack
 
+    started = time.perf_counter()
     exact = full_precision(classifier)
     x, y = images.floats(slice(None)), images.labels
     devices = [exact.device] if exact.device.type == "cuda" else []
@@ -168,7 +173,9 @@ def _attack(
         _, found = attack.run_standard_evaluation(x, y, batch_size=len(images))
     with torch.no_grad():
         clean = exact(x.to(exact.device)).argmax(1).cpu() == y
-    return {"clean": clean.tolist(), "robust": (clean & (found.cpu() == y)).tolist(), "warnings": warnings}
+    robust = clean & (found.cpu() == y)
+    seconds = time.perf_counter() - started
+    return {"clean": clean.tolist(), "robust": robust.tolist(), "seconds": seconds, "warnings": warnings}
 
 
 @contextmanager

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..training._torchvision import torchvision
+
 
 def frechet_distance(features: Tensor, real: Tensor) -> float:
     """Fréchet distance between Gaussians fitted to [n, D] and [N, D], as FID has it (Heusel et al. 2017), by torchmetrics.
 
     It grows as n falls: compare only figures of equal n, and each with what as many real pictures get.
     """
+    torchvision()  # which torchmetrics imports on its own, and cannot beside a CPU-only torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     given = nn.Identity()

@@ -95,11 +95,11 @@ def measure(
     runs += [{"start": starts[0], "epsilon": epsilon * scale, "steps": steps} for epsilon, steps in grid]
     climbs = len(runs) + (len(starts) if contrast is not None else 0)
     tally = Tally(per_class * len(card.classes) * climbs, on_progress)
-    scales = _Scales(judge, test)
+    reference = _Reference(judge, test)
     settings, contests, seeds_fid, pictures, rows = [], [], {}, {}, []
     for options in runs:
         made = make(classifier, _requests(classifier, per_class, seed, options), tally)
-        setting, judged = scales.setting(options["start"], made)
+        setting, judged = reference.setting(options["start"], made)
         settings.append(setting)
         shown = made.targets.argsort(stable=True)[::per_class]
         rows.append((_label(setting), made.pictures[shown]))
@@ -107,15 +107,15 @@ def measure(
             start = options["start"]
             standard = None if contrast is None else make(contrast, _again(contrast, made), tally)
             seen, features = judge.look(made.starts)
-            seeds_fid[start] = frechet_distance(features, scales.features)
+            seeds_fid[start] = frechet_distance(features, reference.features)
             contests.append(_contest(start, Proportion.of(seen == made.targets), judged, judge, standard))
             pictures[f"generation-{start}"] = _trio(made, standard, shown, card.classes)
     pictures["generation-settings"] = sheet(rows, card.classes)
-    real = None if train is None else scales.fid(sample(train, per_class * len(card.classes), seed))
+    real = None if train is None else reference.fid(sample(train, per_class * len(card.classes), seed))
     return Generation(per_class, judge.network, tuple(contests), tuple(settings), seeds_fid, real, pictures)
 
 
-class _Scales:
+class _Reference:
     """What generated pictures are compared with: real ones, seen by the judge."""
 
     def __init__(self, judge: Judge, test: ImageSet) -> None:

@@ -30,6 +30,7 @@ def _judge(numbers: Numbers) -> dict[str, Any]:
 def _generation(numbers: Numbers) -> dict[str, Any]:
     judged = {
         contest["start"]: {name: contest[name] and contest[name]["value"] for name in ("seeds", "robust", "standard")}
+        | {"standard_gain": contest["standard_gain"]}
         for contest in numbers["contests"]
     }
     default = numbers["settings"][0]
@@ -42,7 +43,9 @@ def _generation(numbers: Numbers) -> dict[str, Any]:
 
 
 def _inpainting(numbers: Numbers) -> dict[str, Any]:
-    return {"inpainting": _scores(numbers, ("mean", "telea", "navier_stokes"))}
+    default = numbers["settings"][0]
+    recovered = {name: default[f"{name}_recovered"] for name in ("true_class", "predicted_class")}
+    return {"inpainting": _scores(numbers, ("mean", "telea", "navier_stokes")) | {"recovered": recovered}}
 
 
 def _super_resolution(numbers: Numbers) -> dict[str, Any]:

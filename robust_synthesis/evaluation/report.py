@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,10 @@ from PIL import Image
 from ..errors import DataError
 from ..files import atomic_write
 from ..imaging import save
-from . import headline
+from ..model_folder import ModelFolder, write_card
+from .headline import headline
 from .proportion import Proportion
+from .summary import summary
 
 FORMAT = 1
 FILE = "evaluation.json"
@@ -58,9 +61,19 @@ class Evaluation:
     """Parts that were not run, and why."""
     pictures: Mapping[str, Image.Image] = field(default_factory=dict, repr=False)
 
+    @property
+    def numbers(self) -> dict[str, Mapping[str, Any]]:
+        """Of every part that was run."""
+        return {name: part.numbers for name, part in self.parts.items()}
+
     def headline(self) -> dict[str, Any]:
         """The numbers for the card's `measured`."""
-        return headline.headline({name: part.numbers for name, part in self.parts.items()})
+        commands = list(dict.fromkeys(part.command for part in self.parts.values()))
+        return headline(self.numbers) | {"commands": commands}
+
+    def summary(self) -> list[str]:
+        """The numbers as lines to print."""
+        return summary(self.numbers)
 
     def report(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON types."""
@@ -83,8 +96,14 @@ class Evaluation:
         for name, picture in self.pictures.items():
             save(picture, folder / f"{name}.webp")
         with atomic_write(folder / FILE) as file:
-            file.write((json.dumps(whole.report(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            file.write(_text(whole.report()).encode())
         return whole
+
+    def keep(self, folder: Path) -> None:
+        """Save into a model folder, and write the headline on its card."""
+        whole = self.save(folder)
+        card = ModelFolder.open(folder).card
+        write_card(folder, dataclasses.replace(card, measured=whole.headline()))
 
     @classmethod
     def read(cls, folder: Path) -> Evaluation:
@@ -98,6 +117,12 @@ class Evaluation:
             return cls(found["model"], found["version"], found["network"], found["data"], parts, found["skipped"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"evaluation: {path} cannot be read ({error}); delete it and evaluate again.") from error
+
+
+def _text(report: dict[str, Any]) -> str:
+    """JSON with a field per line, and lists of numbers on one."""
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def plain(value: Any) -> Any:

@@ -155,7 +155,7 @@ def picture(originals: Tensor, robust: Flips, standard: Flips, classes: tuple[st
     for name, flips in (("robust", robust), ("standard", standard)):
         changed = flips.pictures[:count]
         seen = zip(flips.before[:count].tolist(), flips.after[:count].tolist(), strict=True)
-        captions[len(rows)] = [f"{classes[old]}: {classes[new]}" for old, new in seen]
+        captions[len(rows)] = [f"{classes[old]} > {classes[new]}" for old, new in seen]
         captions[len(rows) + 1] = [f"L2 {distance:.2f}" for distance in flips.distance[:count].tolist()]
         rows.append((f"flips the\n{name}\nclassifier", changed))
         rows.append((f"difference\ntimes {AMPLIFIED}", (0.5 + AMPLIFIED * (changed - originals[:count])).clamp(0, 1)))

@@ -26,7 +26,7 @@ class Made:
     pictures: Tensor
     """[N, 3, H, W], rounded to the 8 bits that a caller gets."""
     starts: Tensor
-    """What each began as, rounded too."""
+    """What each began as, unrounded."""
     targets: Tensor
     """[N]: the class that each was driven to."""
     probabilities: Tensor
@@ -49,7 +49,7 @@ def make(
         finished = run(classifier, classifier.device, [(job.problem, job.state) for job in batch])
         for job, done in zip(batch, finished, strict=True):
             pictures.append(quantise(done.state.result(job.problem), 255))
-            starts.append(quantise(job.problem.center, 255))
+            starts.append(job.problem.center)
             targets.append(job.target)
             probabilities.append(float(done.state.best_probability))
         on_made(len(batch))

@@ -9,7 +9,7 @@ Every function raises InvalidInput naming the field.
 
 from .decoding import MAX_BYTES, MAX_PIXELS, Encoded, Header, Source, decode, header
 from .encoding import animation, check_suffix, encode, enlarge, save, to_image
-from .geometry import FITS, decode_mask, paste_back, rectangle_mask, to_square
+from .geometry import FITS, decode_mask, drawn_mask, drawn_rectangle, mask_square, paste_back, rectangle_mask, to_square
 
 __all__ = [
     "FITS",
@@ -22,9 +22,12 @@ __all__ = [
     "check_suffix",
     "decode",
     "decode_mask",
+    "drawn_mask",
+    "drawn_rectangle",
     "encode",
     "enlarge",
     "header",
+    "mask_square",
     "paste_back",
     "rectangle_mask",
     "save",

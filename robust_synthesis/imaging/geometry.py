@@ -62,7 +62,24 @@ def to_square(image: Image.Image, size: int, fit: str = "crop") -> NDArray[np.fl
 def decode_mask(
     source: Source, image_size: tuple[int, int], size: int, fit: str = "crop", *, field: str = "mask"
 ) -> NDArray[np.float32]:
-    """A mask drawn for an image of `image_size` (width, height) -> [1, size, size]; 1 may be edited, 0 is kept.
+    """`mask_square` of `drawn_mask`."""
+    return mask_square(drawn_mask(source, image_size, size, field=field), image_size, size, fit, field=field)
+
+
+def rectangle_mask(
+    box: str | tuple[int, int, int, int],
+    image_size: tuple[int, int],
+    size: int,
+    fit: str = "crop",
+    *,
+    field: str = "box",
+) -> NDArray[np.float32]:
+    """`mask_square` of `drawn_rectangle`."""
+    return mask_square(drawn_rectangle(box, image_size, field=field), image_size, size, fit, field=field)
+
+
+def drawn_mask(source: Source, image_size: tuple[int, int], size: int, *, field: str = "mask") -> Image.Image:
+    """A mask drawn for an image of `image_size` (width, height), in grey; white may be edited, black is kept.
 
     It has the size of the image, and follows its geometry, or of the square itself. White may be edited, greys are soft
     edges. Where the transparency varies and all that is painted has one colour, as drawing tools write it, the opacity
@@ -74,20 +91,15 @@ def decode_mask(
         raise InvalidInput(field, f"is {sizes}; draw the mask at the size of the image.")
     if not mask.getbbox():
         raise InvalidInput(field, "is empty (all black), so nothing may be edited; paint the part to edit white.")
-    return _mask_square(mask, image_size, size, fit, field)
+    return mask
 
 
-def rectangle_mask(
-    box: str | tuple[int, int, int, int],
-    image_size: tuple[int, int],
-    size: int,
-    fit: str = "crop",
-    *,
-    field: str = "box",
-) -> NDArray[np.float32]:
-    """[1, size, size] mask of the rectangle "x,y,width,height", in pixels of the upright image; 1 inside.
+def drawn_rectangle(
+    box: str | tuple[int, int, int, int], image_size: tuple[int, int], *, field: str = "box"
+) -> Image.Image:
+    """The mask of the rectangle "x,y,width,height", in pixels of the upright image.
 
-    x and y are its upper left corner. What sticks out of the image is cut off; pixels cut by an edge are grey.
+    x and y are its upper left corner. What sticks out of the image is cut off.
     """
     if isinstance(box, str):
         if not re.fullmatch(r"\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*){3}", box):
@@ -101,16 +113,40 @@ def rectangle_mask(
         raise InvalidInput(field, f"{x},{y},{width},{height} has no pixel of {whole}; move it inside.")
     mask = Image.new("L", image_size)
     mask.paste(255, (max(x, 0), max(y, 0), right, bottom))
-    return _mask_square(mask, image_size, size, fit, field)
+    return mask
+
+
+def mask_square(
+    mask: Image.Image, image_size: tuple[int, int], size: int, fit: str = "crop", *, field: str = "mask"
+) -> NDArray[np.float32]:
+    """A grey mask of the image's or the square's size -> [1, size, size]; 1 may be edited, 0 is kept.
+
+    Each value is the area covered, so that pixels cut by an edge are grey.
+    """
+    frame = Frame.of(image_size, size, fit)
+    box = frame.seen if mask.size == image_size else frame.filled
+    square = np.zeros((1, size, size), np.float32)
+    covered = mask.resize(_extent(frame.filled), Resampling.BOX, box=box)
+    square[0][_slices(frame.filled)] = np.asarray(covered, np.float32) / 255
+    if not square.any():
+        kept = f"fit {fit!r} keeps at {size} x {size} pixels"
+        raise InvalidInput(field, f"has nothing to edit in what {kept}; mark a larger part, or use fit 'pad'.")
+    return square
 
 
 def paste_back(
-    photo: Image.Image, result: NDArray[Any], mask: NDArray[Any] | None = None, fit: str = "crop"
+    photo: Image.Image,
+    result: NDArray[Any],
+    mask: NDArray[Any] | None = None,
+    fit: str = "crop",
+    *,
+    drawn: Image.Image | None = None,
 ) -> Image.Image:
     """The decoded photo, at its own resolution, with an edited square [3, s, s] put back where it came from.
 
     With a mask [1, s, s], only pixels of the photo inside the mask change: at its border the edit fades in over half
-    a pixel of the square, inwards. Without one, all that the square saw is replaced.
+    a pixel of the square, inwards. Without one, all that the square saw is replaced. Nothing changes where a mask that
+    was `drawn` at the photo's size is black, though a pixel of the square may reach over its edge.
     """
     size = np.shape(result)[-1]
     if np.shape(result) != (3, size, size):
@@ -122,6 +158,8 @@ def paste_back(
     edited = to_image(result, field="result").crop(frame.filled).resize(extent, Resampling.BICUBIC)
     out = photo.copy() if photo.mode == "RGB" else decode(photo)
     out.paste(edited, frame.seen, None if mask is None else _fade(mask, frame, extent))
+    if drawn is not None and drawn.size == photo.size:
+        out.paste(photo.convert("RGB"), None, drawn.point(lambda value: 255 * (value == 0)))
     return out
 
 
@@ -146,21 +184,6 @@ def _strength(mask: Image.Image) -> Image.Image:
     if least != most and np.ptp(thick, axis=0).max() <= 8:
         return alpha
     return ImageChops.multiply(mask.convert("L"), alpha)
-
-
-def _mask_square(
-    mask: Image.Image, image_size: tuple[int, int], size: int, fit: str, field: str
-) -> NDArray[np.float32]:
-    """A mask of the image's or the square's size -> [1, size, size]; BOX, so that each value is the area covered."""
-    frame = Frame.of(image_size, size, fit)
-    box = frame.seen if mask.size == image_size else frame.filled
-    square = np.zeros((1, size, size), np.float32)
-    covered = mask.resize(_extent(frame.filled), Resampling.BOX, box=box)
-    square[0][_slices(frame.filled)] = np.asarray(covered, np.float32) / 255
-    if not square.any():
-        kept = f"fit {fit!r} keeps at {size} x {size} pixels"
-        raise InvalidInput(field, f"has nothing to edit in what {kept}; mark a larger part, or use fit 'pad'.")
-    return square
 
 
 def _extent(box: Box) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def perturb(
     if generator is not None:
         noise = torch.randn(images.shape, generator=generator).to(images)
         if norm == LINF:
-            noise = noise.erf()
+            noise = (noise / 2**0.5).erf()  # uniform in [-1, 1]
         else:
             share = torch.rand(batch, generator=generator).to(images)
             noise = noise / per_sample(l2_norm(noise)) * per_sample(share)

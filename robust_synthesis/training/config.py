@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,10 +63,20 @@ class TrainConfig:
         require(self.norm in ("l2", "linf"), "norm", "must be l2 or linf.")
         require(self.schedule in ("onecycle", "cosine"), "schedule", "must be onecycle or cosine.")
         require(self.precision in ("auto", "fp32", "bf16"), "precision", "must be auto, fp32 or bf16.")
-        require(self.epsilon > 0, "epsilon", "must be above 0.")
-        require(0 <= self.ema_decay < 1, "ema_decay", "must be in [0, 1).")
+        for name in ("epsilon", "attack_step_size", "lr"):
+            value = getattr(self, name)
+            require(value is None or 0 < value < math.inf, name, f"is {value}; give a finite number above 0.")
+        for name in ("beta", "weight_decay", "clip"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, name, f"is {value}; give a finite number from 0.")
+        for name in ("momentum", "label_smoothing", "ema_decay"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, f"is {value}; give a number from 0 to below 1.")
+        require(0 <= self.jitter <= 1, "jitter", f"is {self.jitter}; give a number from 0 to 1.")
         for name in ("attack_steps", "epochs", "batch_size", "hold_out"):
-            require(getattr(self, name) >= 1, name, "must be at least 1.")
+            require(getattr(self, name) >= 1, name, f"is {getattr(self, name)}; give a whole number from 1.")
+        require(self.crop_padding >= 0, "crop_padding", f"is {self.crop_padding}; give a whole number from 0.")
+        require(0 <= self.seed < 2**32, "seed", f"is {self.seed}; give a whole number from 0 to 2^32 - 1.")
 
     @property
     def step_size(self) -> float:

@@ -5,7 +5,6 @@ All images of a set have one size. They are kept as bytes: 50,000 CIFAR-10 image
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, InvalidInput
+from ..imaging import Source, decode
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_TORCHVISION = "torchvision:"
+_SPLITS = ("train", "validation", "val", "test")
+_SIZES = range(8, 4097)
 
 
 @dataclass(frozen=True)
@@ -52,35 +55,79 @@ class ImageSet:
         return self.subset(order[count:]), self.subset(order[:count])
 
 
+def name_of(source: str) -> str:
+    """What a data set is called on a card: its folder's name, or torchvision's."""
+    if source.startswith(_TORCHVISION):
+        return source.split(":")[1]
+    return Path(source).absolute().name
+
+
+def splits(source: str | Path) -> list[str]:
+    """The splits that a data set has; a folder of classes that has none is all `train`."""
+    if str(source).startswith(_TORCHVISION):
+        return ["train", "test"]
+    path = Path(source)
+    return [name for name in _SPLITS if _shards(path, name) or (path / name).is_dir()] or ["train"]
+
+
 def load(source: str | Path, split: str = "train", *, size: int | None = None, limit: int | None = None) -> ImageSet:
     """Read a data set.
 
-    `source` is a folder of `{split}-*.parquet` shards in the Hugging Face image layout (column `image` with JPEG or PNG
-    bytes, column `label`), a folder with one sub-folder of images per class (optionally below `{split}/`), or
-    `torchvision:cifar10[:ROOT]`. Images are centre-cropped to a square and resized to `size` pixels (default: the size of
-    the first image).
+    `source` is a folder of `{split}-*.parquet` shards in the Hugging Face layout (column `image` or `img` with bytes of an
+    image file, column `label`), a folder with one sub-folder of images per class (optionally below `{split}/`), or
+    `torchvision:cifar10[:ROOT]`. Images are centre-cropped to a square and resized to `size` pixels (default: the shorter
+    side of the first image). `limit` takes the first images; of a folder, as many of each class.
 
-    Raises DataError when there is nothing to read.
+    Raises DataError when there is nothing to read, and InvalidInput for a size or limit out of range.
     """
-    text = str(source)
-    if text.startswith("torchvision:"):
-        return _head(_torchvision(text.removeprefix("torchvision:"), split), limit)
+    if size is not None and size not in _SIZES:
+        raise InvalidInput("size", f"is {size}; give a number of pixels from {_SIZES[0]} to {_SIZES[-1]}.")
+    if limit is not None and limit < 1:
+        raise InvalidInput("limit", f"is {limit}; give a number of images from 1.")
+    if str(source).startswith(_TORCHVISION):
+        return _torchvision(str(source).removeprefix(_TORCHVISION), split, size, limit)
     path = Path(source)
     if not path.is_dir():
         raise DataError(
             f"data: {path} is not a folder; give a folder of parquet shards or of one sub-folder per class."
         )
-    shards = sorted(path.glob(f"{split}-*.parquet"))
-    if shards:
-        return _parquet(shards, size, limit)
+    found = splits(path)
+    if split not in found:
+        raise DataError(
+            f"data: {path} has no split {split!r}, only {', '.join(found)}; "
+            f"expected {split}-*.parquet or a sub-folder {split}/."
+        )
+    if shards := _shards(path, split):
+        return _checked(_parquet(shards, size, limit), path)
     root = path / split if (path / split).is_dir() else path
-    if root == path and split != "train":
-        raise DataError(f"data: {path} has no split {split!r}; expected {split}-*.parquet or a sub-folder {split}/.")
-    return _folder(root, size, limit)
+    return _checked(_folder(root, size, limit), root)
+
+
+def _shards(path: Path, split: str) -> list[Path]:
+    return sorted(path.glob(f"{split}-*.parquet")) or sorted((path / "data").glob(f"{split}-*.parquet"))
+
+
+def _checked(images: ImageSet, path: Path) -> ImageSet:
+    names, count = images.class_names, len(images.class_names)
+    if count < 2 or len(set(names)) < count:
+        raise DataError(
+            f"data: {path} has the classes {', '.join(names)}; a classifier needs two or more different ones."
+        )
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= count:
+        raise DataError(
+            f"data: {path} has a label {low if low < 0 else high}; with {count} classes give 0 to {count - 1}."
+        )
+    if images.size not in _SIZES:
+        raise DataError(
+            f"data: {path} has images of {images.size} pixels; give a size from {_SIZES[0]} to {_SIZES[-1]}."
+        )
+    return images
 
 
 def _parquet(shards: list[Path], size: int | None, limit: int | None) -> ImageSet:
     try:
+        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise DataError("data: reading parquet needs pyarrow; pip install 'robust-synthesis[train]'.") from error
@@ -88,20 +135,33 @@ def _parquet(shards: list[Path], size: int | None, limit: int | None) -> ImageSe
     labels: list[int] = []
     names: list[str] | None = None
     for shard in shards:
-        table = parquet.read_table(shard, columns=["image", "label"])
-        names = names or _class_names(table.schema.metadata or {})
-        for row, label in zip(table.column("image").to_pylist(), table.column("label").to_pylist(), strict=True):
-            pictures.append((row["bytes"], f"{shard.name}:{len(pictures)}"))
-            labels.append(int(label))
-            if limit is not None and len(labels) == limit:
-                break
-        if limit is not None and len(labels) == limit:
+        if len(labels) == limit:
             break
+        try:
+            schema = parquet.read_schema(shard)
+            image = next((name for name in ("image", "img") if name in schema.names), "image")
+            if missing := {image, "label"} - set(schema.names):
+                columns = ", ".join(schema.names)
+                raise DataError(f"data: {shard} has no column {missing.pop()}, only {columns}; give image and label.")
+            table = parquet.read_table(shard, columns=[image, "label"])
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"data: {shard} is not a readable parquet file; copy it again.") from error
+        if limit is not None:
+            table = table.slice(0, limit - len(labels))
+        names = names or _class_names(table.schema.metadata or {})
+        for i, (cell, label) in enumerate(zip(table[image].to_pylist(), table["label"].to_pylist(), strict=True)):
+            data = cell.get("bytes") if isinstance(cell, dict) else cell
+            if not isinstance(data, bytes) or label is None:
+                what = "label" if isinstance(data, bytes) else "image bytes"
+                raise DataError(
+                    f"data: row {i} of {shard} has no {what}; write the file with images inside and labels."
+                )
+            pictures.append((data, f"row {i} of {shard}"))
+            labels.append(int(label))
     if not labels:
-        raise DataError(f"data: {shards[0].parent} holds no images.")
+        raise DataError(f"data: {shards[0].parent} holds no images; give a folder whose shards have rows.")
     names = names or [f"class {i}" for i in range(max(labels) + 1)]
-    images = _decode(((io.BytesIO(data), name) for data, name in pictures), len(labels), size)
-    return ImageSet(images, torch.tensor(labels), names)
+    return ImageSet(_decode(pictures, len(labels), size), torch.tensor(labels), names)
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
@@ -114,42 +174,52 @@ def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
 
 
 def _folder(root: Path, size: int | None, limit: int | None) -> ImageSet:
-    classes = sorted(child.name for child in root.iterdir() if child.is_dir())
-    files = [
-        (file, label)
+    classes = sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    found = [
+        (place, label, file)
         for label, name in enumerate(classes)
-        for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ][:limit]
+        for place, file in enumerate(
+            sorted(file for file in (root / name).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        )
+    ]
+    # By place first, so that a limit leaves images of every class.
+    files = [(file, label) for _, label, file in sorted(found)[:limit]]
     if len(classes) < 2 or not files:
         raise DataError(f"data: {root} needs at least two sub-folders, one per class, with images in them.")
     images = _decode(((file, str(file)) for file, _ in files), len(files), size)
     return ImageSet(images, torch.tensor([label for _, label in files]), classes)
 
 
-def _torchvision(spec: str, split: str) -> ImageSet:
+def _torchvision(spec: str, split: str, size: int | None, limit: int | None) -> ImageSet:
     name, _, root = spec.partition(":")
     if name != "cifar10":
         raise DataError(f"data: torchvision:{name} is not supported; torchvision:cifar10 is.")
     from ._torchvision import torchvision
 
-    found = torchvision().datasets.CIFAR10(root or "data", train=split == "train", download=True)
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor(found.targets), list(found.classes))
+    datasets = torchvision().datasets
+    try:
+        found = datasets.CIFAR10(root or "data", train=split == "train", download=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise DataError(
+            f"data: CIFAR-10 is neither in {root or 'data'} nor can it be downloaded ({error}); "
+            "give torchvision:cifar10:ROOT with the folder that holds cifar-10-batches-py."
+        ) from error
+    pixels, labels = found.data[:limit], torch.tensor(found.targets[:limit])
+    if size in (None, pixels.shape[1]):
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    else:
+        images = _decode(((picture, f"image {i}") for i, picture in enumerate(pixels)), len(pixels), size)
+    return ImageSet(images, labels, list(found.classes))
 
 
-def _head(images: ImageSet, limit: int | None) -> ImageSet:
-    return images if limit is None else images.subset(torch.arange(min(limit, len(images))))
-
-
-def _decode(pictures: Iterable[tuple[io.BytesIO | Path, str]], count: int, size: int | None) -> Tensor:
+def _decode(pictures: Iterable[tuple[Source, str]], count: int, size: int | None) -> Tensor:
+    """Images uint8 [count, 3, size, size] of (picture, what to call it in messages)."""
     images: Tensor | None = None
-    for i, (file, name) in enumerate(pictures):
+    for i, (source, name) in enumerate(pictures):
         try:
-            with Image.open(file) as opened:
-                picture = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"data: {name} is not a readable image; remove or replace it.") from error
+            picture = decode(source)
+        except InvalidInput as error:
+            raise DataError(f"data: {name} {error.message}") from error
         size = size or min(picture.size)
         if picture.size != (size, size):
             picture = _square(picture, size)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,38 +15,56 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..engine import weights
 from ..engine.classifier import Classifier
 from ..engine.networks import Network
 from ..engine.seeds import Seeds
-from ..errors import InvalidInput
+from ..errors import InvalidInput, ModelError
 from ..files import atomic_write
 from ..model_folder import CARD, SEEDS, UNITS, UNITS_SHEET, WEIGHTS, Card, ModelFolder, write_card
 from ..units import Unit
 from .config import TrainConfig
-from .datasets import ImageSet
+from .datasets import ImageSet, name_of
 from .trainer import Normaliser
 
 TOP = 9
 
 
-@contextmanager
-def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well, and leaves nothing behind when it does not.
+def kept_defaults(out: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The synthesis defaults that a new model folder at `out` takes over from the one that is there.
 
-    Raises InvalidInput when `out` holds anything, unless it is a model folder that may be replaced.
+    Raises InvalidInput when `out` holds anything but a model folder, whose card can be read.
     """
-    if out.exists() and any(out.iterdir()) and not (replace and (out / CARD).is_file()):
-        raise InvalidInput("out", f"{out} is not empty; choose another folder or remove it.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return {}
+    if not (out / CARD).is_file():
+        raise InvalidInput("out", f"{out} is something other than a model folder; choose another folder or remove it.")
+    try:
+        return Card.from_json((out / CARD).read_text(encoding="utf-8")).defaults
+    except (ModelError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            "out", f"{out} has a card that cannot be read; choose another folder or remove it."
+        ) from error
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `out` when the block ends well, and leaves nothing behind when it does not."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        folder = Path(name) / out.name
+        folder, older = Path(name) / "new", Path(name) / "older"
         folder.mkdir()
         yield folder
         if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+            out.rename(older)
+        try:
+            folder.rename(out)
+        except BaseException:
+            if older.exists():
+                older.rename(out)
+            raise
 
 
 def publish(
@@ -68,7 +85,6 @@ def publish(
 
     An older one at `out` is replaced when the new one is whole; the synthesis defaults of its card are kept.
     """
-    defaults = ModelFolder.open(out, verify=False).card.defaults if (out / CARD).is_file() else {}
     card = Card(
         name=name,
         architecture=config.architecture,
@@ -77,15 +93,16 @@ def publish(
         mean=_triple(normaliser.mean),
         std=_triple(normaliser.std),
         role=role,
-        training=_hyperparameters(config) | {"held_out": history[-1] if history else {}},
-        data={"name": Path(config.data).name, "train_images": len(data)},
-        defaults=defaults,
+        training=_hyperparameters(config)
+        | {"held_out": next((epoch for epoch in reversed(history) if epoch["best"]), {})},
+        data={"name": name_of(config.data), "train_images": len(data)},
+        defaults=kept_defaults(out),
     )
-    with new_folder(out, replace=True) as folder:
+    with new_folder(out) as folder:
         weights.write(folder / WEIGHTS, network.state_dict(), weights_format)
         if seeds:
-            fitted = Seeds.fit(data.floats(slice(None)), data.labels, len(data.class_names), side=min(16, data.size))
-            fitted.save(folder / SEEDS)
+            side = min(16, data.size)
+            Seeds.fit(_pooled(data, side), data.labels, len(data.class_names), side=side).save(folder / SEEDS)
         if units:
             classifier = Classifier(network, card)
             catalogue, sheet = collect_units(classifier, data)
@@ -104,6 +121,12 @@ def _hyperparameters(config: TrainConfig) -> dict[str, Any]:
     if config.init:
         found["init"] = Path(config.init).name
     return found
+
+
+def _pooled(data: ImageSet, side: int) -> Tensor:
+    """All images, block-averaged to `side` pixels, without making floats of the whole set at once."""
+    parts = (data.floats(slice(i, i + 1024)) for i in range(0, len(data), 1024))
+    return torch.cat([F.adaptive_avg_pool2d(part, side) for part in parts])
 
 
 def _triple(values: Tensor) -> tuple[float, float, float]:
@@ -150,7 +173,7 @@ def _suggest(classes: Counter[str], unit: int) -> str:
 
 
 def _sheet(units: list[Unit], pictures: dict[int, Tensor]) -> bytes:
-    """Units as labelled rows of thumbnails, four units across."""
+    """Units as labelled rows of thumbnails, three units across."""
     thumb, label, across = 40, 14, 3
     width = TOP * thumb + 8
     rows = -(-len(units) // across)

@@ -1,7 +1,8 @@
 """The outer minimisation of robust training: min_theta E max_delta loss(f(x + delta), y) (Madry et al. 2018, eq. 2.1).
 
-One process, or several under torchrun. A run writes a checkpoint after every epoch, and a run that is killed and started
-again with the same configuration ends with the same weights: everything random is keyed by (seed, epoch, rank).
+One process, or several under torchrun, which share every batch. A run writes a checkpoint after every epoch, and a run
+that is killed and started again with the same configuration ends with the same weights: everything random is keyed by
+(seed, epoch, rank).
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import os
+import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from torch.nn import functional as F
 from ..engine import networks
 from ..engine.ball import NORMS
 from ..engine.precision import autocast, choose_device
-from ..errors import DataError, ModelError
+from ..errors import DataError, InvalidInput, ModelError
 from ..files import atomic_write
 from . import adversary
 from .augment import augment
@@ -76,27 +78,56 @@ class Rank:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over all processes, in one message."""
+        if self.count == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        means = torch.split(flat / self.count, [tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
 
 class Trainer:
     """A training run: its networks, optimiser and place in the schedule.
 
     `run` yields a report after every epoch; `best_network` is then the averaged network with the highest held-out robust
-    accuracy (clean accuracy for standard training).
+    accuracy (clean accuracy for standard training). Several processes split each batch: gradients are averaged, batch
+    statistics are each process's own, and their running means are averaged after every step, so that all networks stay equal.
+
+    `init` is a network to go on from, and `normaliser` the statistics that it was trained with.
     """
 
     def __init__(
-        self, config: TrainConfig, data: ImageSet, folder: Path, *, init: networks.Network | None = None
+        self,
+        config: TrainConfig,
+        data: ImageSet,
+        folder: Path,
+        *,
+        init: networks.Network | None = None,
+        normaliser: Normaliser | None = None,
     ) -> None:
         if len(data) <= config.hold_out:
             raise DataError(
                 f"hold_out: {config.hold_out} images cannot be held out of {len(data)}; give a smaller number."
             )
+        if config.batch_size > len(data) - config.hold_out:
+            left = len(data) - config.hold_out
+            raise InvalidInput("batch_size", f"is {config.batch_size} with {left} images to train on; give fewer.")
+        if config.crop_padding >= data.size:
+            raise InvalidInput(
+                "crop_padding", f"is {config.crop_padding}; give less than the {data.size} pixels of the images."
+            )
         self.config = config
         self.folder = folder
         self.device = choose_device()
         self.rank = Rank.from_environment(self.device)
+        if config.batch_size % self.rank.count:
+            count = self.rank.count
+            raise InvalidInput("batch_size", f"is {config.batch_size}; give a multiple of the {count} processes.")
         train, self.held_out = data.hold_out(config.hold_out, config.seed)
-        statistics = Normaliser.fit(train)
+        statistics = normaliser or Normaliser.fit(train)
         self.train = train.to(self.device)
         self.normalise = Normaliser(statistics.mean.to(self.device), statistics.std.to(self.device))
         torch.manual_seed(config.seed)
@@ -110,7 +141,7 @@ class Trainer:
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            nesterov=True,
+            nesterov=config.momentum > 0,
         )
         self.epoch = 0
         self.best_accuracy = -1.0
@@ -119,7 +150,7 @@ class Trainer:
         self._attacked: Callable[[Tensor], Tensor] = self.folded
         if self.rank.count > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            forward = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+            forward = nn.parallel.DistributedDataParallel(self.network, ids, broadcast_buffers=False)
         if config.compile:
             forward = torch.compile(forward)
             self._attacked = torch.compile(self.folded)
@@ -141,18 +172,26 @@ class Trainer:
     def resume(self) -> bool:
         """Go on from the last checkpoint, if there is one.
 
-        Raises ModelError if it belongs to another configuration.
+        Raises ModelError if it belongs to another configuration or other data, or is damaged.
         """
         if not self.checkpoint.exists():
             return False
-        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if saved["config"] != self.config.to_dict():
-            changed = [k for k, v in self.config.to_dict().items() if saved["config"].get(k) != v]
+        try:
+            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            then, now = saved["config"], self.config.to_dict()
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise ModelError(f"run_dir: {self.checkpoint} cannot be read; delete it to start again.") from error
+        if changed := [name for name in now | then if name not in now or name not in then or now[name] != then[name]]:
             raise ModelError(
-                f"out: {self.folder} holds a run with another {', '.join(changed)}; choose another folder or delete it."
+                f"run_dir: {self.folder} holds a run with another {', '.join(changed)}; choose another folder or delete it."
             )
-        for name in ("network", "average", "best_network", "optimizer"):
-            getattr(self, name).load_state_dict(saved[name])
+        try:
+            for name in ("network", "average", "best_network", "optimizer"):
+                getattr(self, name).load_state_dict(saved[name])
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"run_dir: {self.folder} holds a run on data with other classes; choose another folder or delete it."
+            ) from error
         self.epoch, self.best_accuracy, self.history = saved["epoch"], saved["best_accuracy"], saved["history"]
         return True
 
@@ -168,7 +207,7 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """One cycle: linear warm-up over a fifth of the run, then linear to zero; or a half cosine."""
-        progress = step / max(1, self.config.epochs * self.steps_per_epoch)
+        progress = step / (self.config.epochs * self.steps_per_epoch)
         if self.config.schedule == "cosine":
             return self.config.lr * 0.5 * (1 + math.cos(math.pi * progress))
         return self.config.lr * min(progress / 0.2 + 1e-3, (1 - progress) / 0.8)
@@ -178,6 +217,10 @@ class Trainer:
         while self.epoch < self.config.epochs:
             started = time.monotonic()
             loss = self._train_epoch(on_step)
+            if not math.isfinite(loss):
+                raise InvalidInput(
+                    "lr", f"is too high: in epoch {self.epoch + 1} the loss is not a number; give a smaller one."
+                )
             clean, robust = self.held_out_accuracy()
             score = clean if self.config.objective == "standard" else robust
             best = score > self.best_accuracy
@@ -211,7 +254,8 @@ class Trainer:
             self._update_average(self.epoch * self.steps_per_epoch + step + 1)
             total += loss
             on_step(step, loss)
-        return float(total) / max(1, self.steps_per_epoch)
+        rank.share([total])
+        return float(total) / self.steps_per_epoch
 
     def _generator(self, stream: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.config.seed * 1000 + self.epoch) * 1000 + stream)
@@ -236,6 +280,7 @@ class Trainer:
         if config.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
+        self.rank.share([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
         return loss.detach()
 
     def _adversarial(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

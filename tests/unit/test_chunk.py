@@ -175,7 +175,7 @@ def test_a_run_returns_the_best_picture_of_the_plain_algorithm(classifier: Class
         assert float((state.x[i] - x).abs().max()) < 1e-5
 
 
-def class_job(classifier: Classifier, *, seed: int = 0, steps: int = 12, **options: float | bool | Tensor) -> tuple[Problem, State]:
+def class_job(*, seed: int = 0, steps: int = 12, **options: float | bool | Tensor) -> tuple[Problem, State]:
     """Towards class 1 from a random picture."""
     start = State.start(pictures(1, seed)[0], steps)
     terms = {"epsilon": 3.0, "step_size": 0.3, "target": 1} | options
@@ -184,7 +184,7 @@ def class_job(classifier: Classifier, *, seed: int = 0, steps: int = 12, **optio
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_job_without_a_gradient_stays_where_it_is(classifier: Classifier, norm: str) -> None:
-    problem, start = class_job(classifier, ce_weight=0.0, norm=NORMS[norm])
+    problem, start = class_job(ce_weight=0.0, norm=NORMS[norm])
     state, trace = advance(classifier, problem, start, 13)
     assert torch.equal(state.x, start.x)
     assert torch.equal(trace.loss, torch.zeros(13, 1))
@@ -193,7 +193,7 @@ def test_a_job_without_a_gradient_stays_where_it_is(classifier: Classifier, norm
 def test_a_hard_mask_leaves_every_bit_outside_it(classifier: Classifier) -> None:
     grey = MIDDLE.clone()
     grey[:, 4:6] *= 0.5
-    problem, start = class_job(classifier, mask=grey, hard_mask=True, penalty_weight=10.0)
+    problem, start = class_job(mask=grey, hard_mask=True, penalty_weight=10.0)
     state, _ = advance(classifier, problem, start, 13)
     outside = (grey == 0).expand_as(start.x[0])
     assert torch.equal(state.x[0][outside], start.x[0][outside])
@@ -203,7 +203,7 @@ def test_a_hard_mask_leaves_every_bit_outside_it(classifier: Classifier) -> None
 
 def test_a_soft_mask_pulls_the_outside_back_without_freezing_it(classifier: Classifier) -> None:
     def change(penalty: float) -> tuple[float, float]:
-        problem, start = class_job(classifier, mask=MIDDLE, penalty_weight=penalty, steps=30)
+        problem, start = class_job(mask=MIDDLE, penalty_weight=penalty, steps=30)
         state, _ = advance(classifier, problem, start, 31)
         moved = (state.best_x - start.x).square()
         return float((moved * (1 - MIDDLE)).sum().sqrt()), float((moved * MIDDLE).sum().sqrt())
@@ -227,7 +227,7 @@ class Recorder:
 
 def test_the_best_picture_is_the_one_whose_own_loss_was_lowest(classifier: Classifier) -> None:
     recorder = Recorder(classifier)
-    problem, start = class_job(classifier, seed=3, epsilon=20.0, step_size=6.0)
+    problem, start = class_job(seed=3, epsilon=20.0, step_size=6.0)
     state, trace = advance(recorder, problem, start, 13)
     best = int(trace.loss[:, 0].argmin())
     assert 0 < best < 12, "the step is large so that the last picture is not the best"
@@ -240,7 +240,7 @@ def test_the_best_picture_is_the_one_whose_own_loss_was_lowest(classifier: Class
 
 def test_the_last_picture_is_judged_too(classifier: Classifier) -> None:
     recorder = Recorder(classifier)
-    problem, start = class_job(classifier, steps=5, step_size=0.1)
+    problem, start = class_job(steps=5, step_size=0.1)
     state, trace = advance(recorder, problem, start, 6)
     assert len(recorder.seen) == 6
     assert int(trace.loss[:, 0].argmin()) == 5
@@ -250,15 +250,15 @@ def test_the_last_picture_is_judged_too(classifier: Classifier) -> None:
 
 
 def test_without_use_best_the_last_picture_is_returned(classifier: Classifier) -> None:
-    problem, start = class_job(classifier, seed=3, epsilon=20.0, step_size=6.0, use_best=False)
+    problem, start = class_job(seed=3, epsilon=20.0, step_size=6.0, use_best=False)
     state, _ = advance(classifier, problem, start, 13)
     assert torch.equal(state.result(problem), state.x)
     assert not torch.equal(state.x, state.best_x)
 
 
-@pytest.mark.parametrize("chunk", [10, 7, 1])
+@pytest.mark.parametrize("chunk", [10, 7])
 def test_chunk_boundaries_leave_no_trace(classifier: Classifier, chunk: int) -> None:
-    jobs = [class_job(classifier, seed=i, steps=60, step_size=0.1 * (i + 1)) for i in range(2)]
+    jobs = [class_job(seed=i, steps=60, step_size=0.1 * (i + 1)) for i in range(2)]  # 61 evaluations: a remainder
     problem, start = Problem.stack([p for p, _ in jobs]), State.stack([s for _, s in jobs])
     once, trace = advance(classifier, problem, start, 61)
     state, losses = start, []
@@ -271,7 +271,7 @@ def test_chunk_boundaries_leave_no_trace(classifier: Classifier, chunk: int) -> 
 
 
 def test_a_finished_job_stays_as_it_is_while_its_neighbours_go_on(classifier: Classifier) -> None:
-    short, long = class_job(classifier, seed=1, steps=3), class_job(classifier, seed=2, steps=9)
+    short, long = class_job(seed=1, steps=3), class_job(seed=2, steps=9)
     problem, start = Problem.stack([short[0], long[0]]), State.stack([short[1], long[1]])
     done, _ = advance(classifier, problem, start, 4)
     later, _ = advance(classifier, problem, done, 6)
@@ -283,7 +283,7 @@ def test_a_finished_job_stays_as_it_is_while_its_neighbours_go_on(classifier: Cl
 
 
 def test_after_every_step_x_can_travel_in_two_bytes_a_value(classifier: Classifier) -> None:
-    problem, state = class_job(classifier, steps=8)
+    problem, state = class_job(steps=8)
     for _ in range(8):
         state, _ = advance(classifier, problem, state, 1)
         sixteen_bits = (state.x * LEVELS).round().to(torch.int32)
@@ -292,13 +292,13 @@ def test_after_every_step_x_can_travel_in_two_bytes_a_value(classifier: Classifi
 
 
 def test_without_the_grid_the_same_pictures_come_out_up_to_its_spacing(classifier: Classifier) -> None:
-    problem, start = class_job(classifier, steps=1)
+    problem, start = class_job(steps=1)
     on, _ = advance(classifier, problem, start, 1)
     off, _ = advance(classifier, problem, start, 1, levels=None)
     assert 0 < float((on.x - off.x).abs().max()) <= 0.51 / LEVELS
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1000),
     norm=st.sampled_from(sorted(NORMS)),
@@ -312,7 +312,7 @@ def test_every_result_is_a_picture_inside_its_ball(
     if norm == "linf":
         epsilon /= 30
     problem, start = class_job(
-        classifier, seed=seed, steps=3, norm=NORMS[norm], epsilon=epsilon, step_size=step_size, penalty_weight=penalty
+        seed=seed, steps=3, norm=NORMS[norm], epsilon=epsilon, step_size=step_size, penalty_weight=penalty
     )
     state, _ = advance(classifier, problem, start, 4)
     for x in (state.x, state.best_x):

@@ -1,0 +1,108 @@
+"""An evaluation in lines that a person reads in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Numbers = Mapping[str, Any]
+
+
+def summary(parts: Mapping[str, Numbers]) -> list[str]:
+    """From the numbers of the parts that there are."""
+    return [line for name, lines in LINES.items() if name in parts for line in lines(parts[name])]
+
+
+def _accuracy(numbers: Numbers) -> Iterator[str]:
+    yield f"clean accuracy: {_sure(numbers['clean'])}"
+    for entry in numbers["robust"]:
+        attacks = " + ".join(entry["attacks"])
+        yield f"robust accuracy, {entry['norm']} {entry['epsilon']:g}: {_sure(entry['robust'])}; {attacks}; {entry['images']}"
+        yield from (f"  AutoAttack warns: {text}" for text in entry["warnings"])
+
+
+def _judge(numbers: Numbers) -> Iterator[str]:
+    yield f"judge ({numbers['network']}): right on {_sure(numbers['accuracy'])}"
+
+
+def _generation(numbers: Numbers) -> Iterator[str]:
+    for contest in numbers["contests"]:
+        line = f"generation from {contest['start']}: judged as its class {_sure(contest['robust'])}"
+        line += f"; bare seeds {_percent(contest['seeds']['value'])}"
+        if contest["standard"] is not None:
+            line += f", by the standard classifier {_percent(contest['standard']['value'])}"
+            line += f" ({_percent(contest['standard_gain'])} of the gain)"
+        yield line
+    yield f"  FID by {numbers['network']}, {numbers['per_class']} pictures per class"
+    for setting in numbers["settings"]:
+        chosen = setting["parameters"]
+        yield (
+            f"  {setting['start']:8} eps {chosen['epsilon']:<5g} {chosen['steps']:3} steps of {chosen['step_size']:<7.3g}"
+            f" judged {_percent(setting['judged']['value']):>7}  FID {setting['fid']:.4g}"
+            f"  diversity {setting['pixel_diversity']:.2f} in pixels, {setting['feature_diversity']:.2f} in features"
+        )
+    for start, fid in numbers["seeds_fid"].items():
+        yield f"  bare seeds of {start}: FID {fid:.4g}"
+    if numbers["real_fid"] is not None:
+        yield f"  real training pictures: FID {numbers['real_fid']:.4g}"
+
+
+def _inpainting(numbers: Numbers) -> Iterator[str]:
+    yield f"in-painting of {numbers['hole']} x {numbers['hole']} pixels in {numbers['images']} pictures (PSNR inside the hole)"
+    yield from _scores(
+        numbers, {"mean filling": "mean", "OpenCV Telea": "telea", "OpenCV Navier-Stokes": "navier_stokes"}
+    )
+    default = numbers["settings"][0]
+    yield (
+        f"  of what mean filling lost, the default recovers {_percent(default['true_class_recovered'])} (true class),"
+        f" {_percent(default['predicted_class_recovered'])} (predicted class)"
+    )
+
+
+def _super_resolution(numbers: Numbers) -> Iterator[str]:
+    yield f"super-resolution x{numbers['factor']} of {numbers['images']} pictures"
+    yield from _scores(numbers, {"nearest": "nearest", "bicubic": "bicubic"})
+
+
+def _robustness_gap(numbers: Numbers) -> Iterator[str]:
+    robust, standard = (_number(numbers[f"{name}_median"]) for name in ("robust", "standard"))
+    yield f"smallest L2 change that flips the prediction, median of {numbers['images']}: robust {robust}, standard {standard}"
+
+
+def _scores(numbers: Numbers, baselines: Mapping[str, str]) -> Iterator[str]:
+    yield f"  {'originals':44} judged {_percent(numbers['originals']['value']):>7}"
+    for label, name in baselines.items():
+        yield _score(label, numbers[name])
+    for setting in numbers["settings"]:
+        chosen = setting["parameters"]
+        start = f"{chosen['upsampling']}, " if "upsampling" in chosen else ""
+        label = f"ours, {start}eps {chosen['epsilon']:g}, {chosen['steps']} steps"
+        yield _score(f"{label}, true class", setting["true_class"])
+        yield _score(f"{label}, predicted class", setting["predicted_class"])
+
+
+def _score(label: str, score: Numbers) -> str:
+    return f"  {label:44} judged {_percent(score['judged']['value']):>7}  PSNR {score['psnr']:.2f} dB"
+
+
+def _sure(proportion: Numbers) -> str:
+    low, high = proportion["interval"]
+    return f"{_percent(proportion['value'])} ({100 * low:.1f} to {100 * high:.1f}) of {proportion['count']:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "none found" if value is None else f"{value:.3g}"
+
+
+LINES: Mapping[str, Callable[[Numbers], Iterator[str]]] = {
+    "accuracy": _accuracy,
+    "judge": _judge,
+    "generation": _generation,
+    "inpainting": _inpainting,
+    "super_resolution": _super_resolution,
+    "robustness_gap": _robustness_gap,
+}
