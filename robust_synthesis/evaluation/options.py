@@ -16,7 +16,7 @@ IMAGES: Mapping[str, int] = {
     "generation": 500,
     "inpainting": 500,
     "super_resolution": 500,
-    "robustness_gap": 200,
+    "robustness_gap": 100,
 }
 """The parts in the order in which they run, and how many pictures each uses (0: every test image)."""
 

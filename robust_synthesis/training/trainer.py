@@ -132,7 +132,8 @@ class Trainer:
         self.normalise = Normaliser(statistics.mean.to(self.device), statistics.std.to(self.device))
         torch.manual_seed(config.seed)
         network = networks.build(config.architecture, len(data.class_names)) if init is None else init
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = _layout(network)
+        self.network = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.best_network = copy.deepcopy(self.average)
         self.folded = networks.fold(self.network)
@@ -247,7 +248,7 @@ class Trainer:
                 padding=config.crop_padding,
                 flip=config.flip,
                 jitter=config.jitter,
-            ).contiguous(memory_format=torch.channels_last)
+            ).contiguous(memory_format=self.layout)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.epoch * self.steps_per_epoch + step)
             loss = self._step(images, self.train.labels[batch], private)
@@ -324,7 +325,7 @@ class Trainer:
         with autocast(device, config.precision):
             for start in range(0, len(self.held_out), 256):
                 index = slice(start, start + 256)
-                images = self.held_out.floats(index).to(device, memory_format=torch.channels_last)
+                images = self.held_out.floats(index).to(device, memory_format=self.layout)
                 labels = self.held_out.labels[index].to(device)
                 attacked = adversary.perturb(
                     adversary.cross_entropy(lambda x: folded(self.normalise(x)), labels),
@@ -338,3 +339,16 @@ class Trainer:
                     clean += int((folded(self.normalise(images)).argmax(1) == labels).sum())
                     robust += int((folded(self.normalise(attacked)).argmax(1) == labels).sum())
         return clean / len(self.held_out), robust / len(self.held_out)
+
+
+def _layout(network: networks.Network) -> torch.memory_format:
+    """Channels-last, except for networks whose weight gradients oneDNN then writes out of bounds (its issue 6035)."""
+    for module in network.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and module.stride > (1, 1)
+            and module.in_channels < 16
+        ):
+            return torch.contiguous_format
+    return torch.channels_last
