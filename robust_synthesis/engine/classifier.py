@@ -58,8 +58,9 @@ class Classifier:
                 weights.check(networks.build(card.architecture, len(card.classes)), state, str(path))
             network = networks.build(card.architecture, len(card.classes))
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            reason = str(error).partition("\n")[0]
             raise ModelError(
-                f"model: {folder.path} has an architecture that this version cannot build ({error})."
+                f"model: {folder.path} has an architecture that this version cannot build ({reason})."
             ) from error
         weights.fill(network, state, str(path))
         seeds = Seeds.load(folder, classes=len(card.classes))

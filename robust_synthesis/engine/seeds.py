@@ -106,6 +106,9 @@ class Seeds:
         if not square or factor.ndim != 3 or factor[:, 0].shape != shape or seeds.spread.shape != (classes,):
             shapes = f"{shape}, {factor.shape} and {seeds.spread.shape}"
             raise ModelError(f"model: {path} holds seeds of shapes {shapes}, not those of {classes} classes.")
+        for name in ("mean", "factor", "spread"):
+            if not np.isfinite(getattr(seeds, name)).all():
+                raise ModelError(f"model: {path} holds NaN or infinity in {name}.")
         return seeds
 
 

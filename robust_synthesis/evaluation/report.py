@@ -122,7 +122,7 @@ class Evaluation:
 def _text(report: dict[str, Any]) -> str:
     """JSON with a field per line, and lists of numbers on one."""
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\[[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
+    return re.sub(r"\[([^][{}\"]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def plain(value: Any) -> Any:

@@ -108,8 +108,8 @@ def nearest_flips(classifier: Classifier, images: Tensor, *, steps: int = STEPS,
 def _search(classifier: Classifier, images: Tensor, steps: int) -> Flips:
     """The nearest flip over several losses, then bisection on the straight line to it.
 
-    One loss alone misses a fifth of the distance or more: which class is nearest is not known beforehand, so the
-    cross-entropy is climbed, and the logit difference of each of the next best classes.
+    Which class is nearest is not known beforehand, so the cross-entropy is climbed, and the logit difference of each of
+    the next best classes; any one of them alone was seen to end up to 1.8 times as far away on a robust network.
     """
     with torch.no_grad():
         order = classifier(images).argsort(1, descending=True)

@@ -142,7 +142,9 @@ def test_it_leaves_no_half_written_file(whole: Run) -> None:
 
 
 def test_it_logs_scalars_for_tensorboard(whole: Run) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     events = EventAccumulator(str(whole.checkpoint.parent)).Reload()
     assert set(events.Tags()["scalars"]) == {"loss", "clean_accuracy", "robust_accuracy"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def test_an_evaluation_is_saved_part_by_part_and_read_back(
     ]
     report = json.loads((tmp_path / FILE).read_text())
     assert report == found.report()
+    assert re.search(r'"interval": \[0\.\d+, 0\.\d+\]', (tmp_path / FILE).read_text())
     assert report["parts"]["judge"]["command"] == "robust-synthesis evaluate tiny"
     assert report["parts"]["judge"]["versions"]["torch"] == torch.__version__
     assert report["headline"]["smallest_l2_flip"].keys() == {"robust", "standard"}

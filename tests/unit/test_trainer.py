@@ -472,3 +472,13 @@ def test_adversarial_training_lowers_the_loss_on_images_that_were_moved_to_raise
     _, adversarial, _ = one_step(data, tmp_path / "adversarial", objective="adversarial", epsilon=1.0)
     _, standard, _ = one_step(data, tmp_path / "standard")
     assert adversarial > standard + 0.05
+
+
+@pytest.mark.parametrize(("width", "layout"), [(8, torch.contiguous_format), (16, torch.channels_last)])
+def test_channels_last_spares_the_convolutions_that_onednn_cannot_differentiate_so(
+    width: int, layout: torch.memory_format, data: ImageSet, tmp_path: Path
+) -> None:
+    """A strided 1x1 convolution of few channels: its backward pass would write out of bounds (oneDNN issue 6035)."""
+    trainer = Trainer(change(architecture={"kind": "resnet", "depths": [1, 1], "width": width}), data, tmp_path)
+    assert trainer.layout == layout
+    assert trainer.network.get_submodule("layer1.0.conv1").get_parameter("weight").is_contiguous(memory_format=layout)
