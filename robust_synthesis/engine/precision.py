@@ -39,5 +39,5 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.8
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.8
     return bool(capabilities.get("avx512_bf16", False))
