@@ -154,8 +154,9 @@ class PaintFeatures(Spec):
     strength: float | None = None
     """Weight of the unit's activation, or of the class's cross-entropy."""
     penalty: float | None = None
-    """Weight of changes outside the mask."""
-    hard_mask: bool = False
+    """Weight of changes outside the mask, where it is soft."""
+    hard_mask: bool = True
+    """Leave everything outside the mask exactly as it is, instead of only pulling it back."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

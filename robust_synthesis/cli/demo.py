@@ -133,8 +133,8 @@ def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: i
         [seen, Cell(_marked(small, area), "where")],
         lambda **kw: synthesizer.paint_features(small, box=area, target=goal, **kw),
     )
-    if synthesizer.classifier.units.units:
-        unit = synthesizer.classifier.units.units[0]
+    if units := synthesizer.classifier.units.units:
+        unit = next((unit for unit in units if unit.name.startswith(f"{goal} ")), units[0])
         yield Example(
             "paint-features-unit",
             f"Painting with a latent unit: {unit.name}",

@@ -54,9 +54,12 @@ def progress_bar(title: str) -> Iterator[Callable[[Progress], None]]:
 def progress_bar_for_counts() -> Iterator[Callable[[str, int, int], None]]:
     """A live bar for work in several parts: (part, done, total)."""
     with tqdm(disable=None, leave=False) as bar:
+        shown = ""
 
         def show(part: str, done: int, total: int) -> None:
-            if part != bar.desc.removesuffix(": "):
+            nonlocal shown
+            if part != shown:
+                shown = part
                 bar.reset(total)
                 bar.set_description(part, refresh=False)
             bar.total = total

@@ -23,7 +23,7 @@ from ..model_folder import SEEDS, ModelFolder
 from .problem import quantise
 
 RIDGE = 1e-4
-NOISE_SPREAD = 0.15
+NOISE_SPREAD = 0.1
 
 
 def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ..engine import networks
 from ..engine.ball import NORMS
 from ..engine.precision import autocast, choose_device
-from ..errors import DataError, InvalidInput, ModelError
+from ..errors import InvalidInput
 from ..files import atomic_write
 from . import adversary
 from .augment import augment
@@ -109,9 +109,7 @@ class Trainer:
         normaliser: Normaliser | None = None,
     ) -> None:
         if len(data) <= config.hold_out:
-            raise DataError(
-                f"hold_out: {config.hold_out} images cannot be held out of {len(data)}; give a smaller number."
-            )
+            raise InvalidInput("hold_out", f"is {config.hold_out} of {len(data)} images; give a smaller number.")
         if config.batch_size > len(data) - config.hold_out:
             left = len(data) - config.hold_out
             raise InvalidInput("batch_size", f"is {config.batch_size} with {left} images to train on; give fewer.")
@@ -173,7 +171,7 @@ class Trainer:
     def resume(self) -> bool:
         """Go on from the last checkpoint, if there is one.
 
-        Raises ModelError if it belongs to another configuration or other data, or is damaged.
+        Raises InvalidInput if it belongs to another configuration or other data, or is damaged.
         """
         if not self.checkpoint.exists():
             return False
@@ -181,17 +179,18 @@ class Trainer:
             saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             then, now = saved["config"], self.config.to_dict()
         except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise ModelError(f"run_dir: {self.checkpoint} cannot be read; delete it to start again.") from error
+            raise InvalidInput("run_dir", f"{self.checkpoint} cannot be read; delete it to start again.") from error
         if changed := [name for name in now | then if name not in now or name not in then or now[name] != then[name]]:
-            raise ModelError(
-                f"run_dir: {self.folder} holds a run with another {', '.join(changed)}; choose another folder or delete it."
+            raise InvalidInput(
+                "run_dir",
+                f"{self.folder} holds a run with another {', '.join(changed)}; choose another folder or delete it.",
             )
         try:
             for name in ("network", "average", "best_network", "optimizer"):
                 getattr(self, name).load_state_dict(saved[name])
         except (RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"run_dir: {self.folder} holds a run on data with other classes; choose another folder or delete it."
+            raise InvalidInput(
+                "run_dir", f"{self.folder} holds a run on data with other classes; choose another folder or delete it."
             ) from error
         self.epoch, self.best_accuracy, self.history = saved["epoch"], saved["best_accuracy"], saved["history"]
         return True

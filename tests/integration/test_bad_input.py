@@ -431,7 +431,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
     assert message == f"{name}: cannot write 'file/new/a.{suffix}' ('file' is not a folder); choose another path."
     if name != "out":
         assert refuse(*GENERATE, option, "folder.gif").endswith("(it is a folder); choose another path.")
-    monkeypatch.setattr(files.os, "access", lambda *_: False)  # whoever runs the tests may be allowed everything
+    monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be allowed everything
     assert refuse(*GENERATE, option, f"new/a.{suffix}").endswith(
         "(nothing may be written in '.'); choose another path."
     )
@@ -441,7 +441,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(refuse: Refuse, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fdopen", full)
+    monkeypatch.setattr("os.fdopen", full)
     assert "No space left on device" in refuse(*GENERATE)
 
 

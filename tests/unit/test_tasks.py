@@ -178,7 +178,8 @@ def test_painting_with_a_unit_maximises_it_less_the_penalty(large: Classifier) -
     maximised = 0.1 * latent - 90 * outside(ELSEWHERE, IMAGE, SOFT)
     assert loss_at(job, large, ELSEWHERE) == pytest.approx(-maximised, abs=1e-5)
     assert bool(job.problem.fake_relu)
-    assert not bool(job.problem.hard_mask)
+    assert bool(job.problem.hard_mask)
+    assert not bool(job_of(PaintFeatures(unit=5, hard_mask=False), large, mask=SOFT).problem.hard_mask)
     assert large.units.units
     named = large.units.units[-1]
     assert int(job_of(PaintFeatures(unit=named.name), large, mask=SOFT).problem.unit) == named.index
