@@ -277,7 +277,7 @@ def test_what_the_parser_refuses_ends_with_code_2(
     assert not list(work.iterdir())
 
 
-def test_other_verbs_refuse_as_well(refuse: Refuse, models: Path) -> None:
+def test_other_verbs_refuse_as_well(refuse: Refuse, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smooth().save("photo.png")
     assert refuse("classify", "photo.png", "--top", 0) == "top: is 0; give a whole number from 1."
     assert refuse("compare", "photo.png", "--standard-model", "none").startswith("model: there is no model 'none'; ")
@@ -292,6 +292,7 @@ def test_other_verbs_refuse_as_well(refuse: Refuse, models: Path) -> None:
     assert refuse("import", "empty.pt", "new", "--classes", "latin.txt").startswith("classes: 'latin.txt' is not UTF-8")
     assert refuse("import", "empty.pt", "new", "--mean", "1,2").startswith("mean: is '1,2'; give three numbers")
     assert refuse("import", "empty.pt", "new", "--mean", "nan,0,0", "--std", "1,1,1").startswith("mean: must be three")
+    monkeypatch.delenv("ROBUST_SYNTHESIS_DATA", raising=False)
     assert refuse("evaluate", models / "cifar10").startswith("data: give --data")
 
 
