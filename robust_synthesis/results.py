@@ -62,7 +62,7 @@ class Result:
     model: str
     version: str
     parameters: Mapping[str, Any]
-    """What really ran, every default filled in: `getattr(synthesizer, task)(image, mask, **parameters)` runs it again."""
+    """What really ran, every default filled in."""
     seconds: float
     pictures: tuple[Picture, ...]
 

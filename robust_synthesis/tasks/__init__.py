@@ -1,6 +1,6 @@
 """Every task as data: a file each decides where a job starts and what its objective has.
 
-Nothing outside this package knows tasks by name; they are looked up by the type of their spec.
+The engine knows nothing of tasks; they are looked up by the type of their spec.
 """
 
 from .job import Job, input_size, make_jobs
