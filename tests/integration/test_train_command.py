@@ -65,9 +65,18 @@ def command(data: Path, out: str, *more: str) -> list[str]:
     return ["train", str(data), out, *NETWORK, *QUICK, "--epochs", str(EPOCHS), *more]
 
 
+# A shell's background jobs ignore SIGINT, and so would all that they start.
+MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from robust_synthesis.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def start(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "robust_synthesis", *arguments],
+        [sys.executable, "-c", MAIN, *arguments],
         cwd=cwd,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
