@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..model_folder import CARD, ModelFolder, find
+from ..model_folder import CARD, find
 from .options import progress_bar_for_counts
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     size = classifier.card.size
     generates = not chosen.only or "generation" in chosen.only
     with progress_bar_for_counts() as on_progress:
-        evaluate(
+        found = evaluate(
             classifier,
             datasets.load(source, "test", size=size),
             judge=_other(options.judge, path, "judge", options.device),
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
             # After every part, so that an interruption loses only the one it fell into.
             on_part=lambda so_far: so_far.keep(path),
         )
-    print(json.dumps(ModelFolder.open(path).card.measured, indent=2))
+    print(*found.summary(), sep="\n")
     print(f"written to {path / 'evaluation.json'} and {path / CARD}")
 
 
