@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from . import imaging, specs
-from .engine.ball import l2_norm
 from .engine.classifier import Classifier
 from .engine.run import BUCKETS, Finished, run
 from .engine.run import Progress as BatchProgress
 from .errors import InvalidInput
+from .requests import Box, ImageSource, Request
 from .results import Picture, Progress, Result
-from .tasks import Inputs, Job, input_size, make_jobs
+from .tasks import Job, make_jobs, measures, prepare, ran_with
 
-ImageSource = Image.Image | np.ndarray | bytes | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
-Box = str | tuple[int, int, int, int]
 
 
 class Synthesizer:
@@ -34,8 +31,9 @@ class Synthesizer:
 
     Every task takes, beside what its spec in `robust_synthesis.specs` names, `size` (side of the result in pixels, default
     the classifier's), `fit` (crop, pad or stretch: how a photo becomes a square), `frames` (how many pictures of the way
-    there to keep) and `on_progress`. Tasks with a mask also take `box` (x, y, width, height in pixels of the photo) instead,
-    and `paste_back`, to return the whole photo with the edit in it. Raises InvalidInput and NotFound, which name the field.
+    there to keep, the result among them, beside the start) and `on_progress`. Tasks with an image also take `paste_back`, to
+    return the whole photo with the edit in it, and those with a mask a `box` (x, y, width, height in pixels of the photo)
+    instead. Raises InvalidInput and NotFound, which name the field.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -106,20 +104,21 @@ class Synthesizer:
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Run any spec."""
-        started = time.perf_counter()
-        card = self.classifier.card
         spec = specs.with_seed(spec)
-        size = card.size if size is None else size
-        if not card.min_size <= size <= card.max_size:
-            raise InvalidInput("size", f"is {size}; {card.name} accepts {card.min_size} to {card.max_size} pixels.")
-        photo = None if image is None else imaging.decode(image)
-        drawn = None if photo is None else _drawn(photo, mask, box, size)
-        inputs = _inputs(spec, photo, drawn, size, fit)
-        jobs = make_jobs(spec, inputs, self.classifier)
+        request = Request(spec=spec, image=image, mask=mask, box=box, size=size, fit=fit, paste_back=paste_back)
+        return self.answer(request, frames=frames, on_progress=on_progress)
+
+    def answer(self, request: Request, *, frames: int = 0, on_progress: OnProgress | None = None) -> Result:
+        """Run a request; one whose spec has no seed gets one."""
+        started = time.perf_counter()
+        request = dataclasses.replace(request, spec=specs.with_seed(request.spec))
+        spec, card = request.spec, self.classifier.card
+        prepared = prepare(request, card)
+        jobs = make_jobs(spec, prepared.inputs, self.classifier)
         frames_of: list[list[tuple[int, Image.Image]]] = [[(0, _to_image(job.state.x[0]))] for job in jobs]
 
         def progress(batch: BatchProgress) -> None:
-            if frames:
+            if frames and batch.step < batch.steps:
                 for i, pixels in zip(batch.jobs, batch.pictures, strict=True):
                     frames_of[i].append((batch.step, _to_image(pixels)))
             if on_progress is not None:
@@ -132,34 +131,39 @@ class Synthesizer:
             self.classifier,
             self.classifier.device,
             [(job.problem, job.state) for job in jobs],
-            chunk=max(1, steps // frames) if frames else max(1, min(10, steps // 10)),
+            chunk=math.ceil(steps / frames) if frames else max(1, min(10, steps // 10)),
             batch=1 if spec.exact else BUCKETS[-1],
             on_progress=progress,
         )
-        geometry = {"size": size} if photo is None else {"size": size, "fit": fit, "box": box, "paste_back": paste_back}
+        geometry = (
+            {} if request.image is None else {name: getattr(request, name) for name in ("fit", "box", "paste_back")}
+        )
         pictures = []
         for job, done, name, way in zip(jobs, finished, self._predict(jobs, finished), frames_of, strict=True):
             pixels = done.state.result(job.problem)[0]
-            whole = None
-            if paste_back and photo is not None:
-                edited = None if inputs.mask is None else inputs.mask.numpy()
-                whole = imaging.paste_back(photo, pixels.numpy(), edited, fit, drawn=drawn)
             pictures.append(
-                _picture(
-                    job,
-                    done,
-                    image=whole or _to_image(pixels),
-                    predicted=name,
+                Picture(
+                    image=prepared.picture(pixels),
+                    start=_to_image(job.problem.center[0]),
                     target=card.classes[job.target],
                     seed=spec.seed,
-                    frames=tuple(way) if frames else (),
+                    index=job.index,
+                    predicted=name,
+                    steps=steps,
+                    losses=tuple(done.trace.loss[:, 0].tolist()),
+                    probabilities=tuple(done.trace.probability[:, 0].tolist()),
+                    frames=(*way, (steps, _to_image(pixels))) if frames else (),
+                    probability_before=float(done.trace.probability[0, 0]),
+                    **measures(job.problem, done.state, float(done.trace.probability[-1, 0])),
                 )
             )
         return Result(
             task=spec.task,
             model=card.name,
             version=self.classifier.version,
-            parameters=_parameters(spec, jobs[0], card.classes[jobs[0].target]) | geometry,
+            precision=self.classifier.precision,
+            device=str(self.classifier.device),
+            parameters=ran_with(spec, jobs[0], card.classes) | {"size": prepared.inputs.size} | geometry,
             seconds=time.perf_counter() - started,
             pictures=tuple(pictures),
         )
@@ -168,47 +172,6 @@ class Synthesizer:
         pictures = torch.cat([f.state.result(job.problem) for job, f in zip(jobs, finished, strict=True)])
         found = torch.cat([self.classifier.probabilities(part).argmax(1) for part in torch.split(pictures, 64)])
         return [self.classifier.card.classes[int(i)] for i in found]
-
-
-def _drawn(photo: Image.Image, mask: ImageSource | None, box: Box | None, size: int) -> Image.Image | None:
-    if mask is not None and box is not None:
-        raise InvalidInput("box", "give either a mask or a box, not both.")
-    if box is not None:
-        return imaging.drawn_rectangle(box, photo.size)
-    return None if mask is None else imaging.drawn_mask(mask, photo.size, size)
-
-
-def _inputs(spec: specs.Spec, photo: Image.Image | None, drawn: Image.Image | None, size: int, fit: str) -> Inputs:
-    if photo is None:
-        return Inputs(size)
-    picture = torch.from_numpy(imaging.to_square(photo, input_size(spec, size), fit))
-    if drawn is None:
-        return Inputs(size, picture)
-    return Inputs(size, picture, torch.from_numpy(imaging.mask_square(drawn, photo.size, size, fit)))
-
-
-def _parameters(spec: specs.Spec, job: Job, target: str) -> dict[str, Any]:
-    """The spec as it really ran: defaults filled in, and the class that was predicted where none was named."""
-    ran = dataclasses.asdict(spec) | dict(job.parameters)
-    return ran if ran.get("unit") is not None else ran | {"target": target}
-
-
-def _picture(job: Job, done: Finished, **known: Any) -> Picture:
-    """The report of a finished job, beside what is `known` of it."""
-    change = done.state.result(job.problem) - job.problem.center
-    probabilities = tuple(done.trace.probability[:, 0].tolist())
-    return Picture(
-        start=_to_image(job.problem.center[0]),
-        index=job.index,
-        probability_before=probabilities[0],
-        probability_after=float(done.state.best_probability) if bool(job.problem.use_best) else probabilities[-1],
-        l2=float(l2_norm(change)),
-        linf=float(change.abs().max()),
-        steps=int(job.parameters["steps"]),
-        losses=tuple(done.trace.loss[:, 0].tolist()),
-        probabilities=probabilities,
-        **known,
-    )
 
 
 def _to_image(pixels: Tensor) -> Image.Image:

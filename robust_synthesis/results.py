@@ -61,6 +61,8 @@ class Result:
     task: str
     model: str
     version: str
+    precision: str
+    device: str
     parameters: Mapping[str, Any]
     """What really ran, every default filled in."""
     seconds: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -60,6 +61,15 @@ class Spec:
         _choice("norm", self.norm, NORMS)
         _number("seed", self.seed, 0, MAX_SEED, integer=True)
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures it asks for."""
+        return 1
+
+    def input_size(self, size: int) -> int:
+        """Side of the picture that the task wants in order to make one of `size` pixels."""
+        return size
+
 
 def with_seed(spec: S) -> S:
     """The spec with a seed: its own, or one drawn at random."""
@@ -89,6 +99,10 @@ class Generate(Spec):
         super().__post_init__()
         _choice("start", self.start, STARTS)
         _number("count", self.count, 1, MAX_COUNT, integer=True)
+
+    @property
+    def pictures(self) -> int:
+        return self.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +147,13 @@ class SuperResolve(Spec):
         _number("factor", self.factor, 2, 8, integer=True)
         _choice("upsampling", self.upsampling, UPSAMPLINGS)
 
+    def input_size(self, size: int) -> int:
+        if size % self.factor:
+            raise InvalidInput(
+                "factor", f"{size} pixels are not a multiple of {self.factor}; choose another factor or size."
+            )
+        return size // self.factor
+
 
 @dataclass(frozen=True, kw_only=True)
 class SketchToImage(Spec):
@@ -170,6 +191,49 @@ SPECS: dict[str, type[Spec]] = {
     spec.task: spec
     for spec in (Generate, Inpaint, Translate, SuperResolve, SketchToImage, PaintFeatures, MaximizeClass)
 }
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """The task and every parameter that is not its default, as JSON types."""
+    given = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if getattr(spec, f.name) != f.default}
+    return {"task": spec.task, **given}
+
+
+def from_json(values: Mapping[str, Any]) -> Spec:
+    """The spec that `to_json` wrote. Raises InvalidInput naming the parameter that is missing, unknown or wrong."""
+    task = values.get("task")
+    if not isinstance(task, str) or task not in SPECS:
+        raise InvalidInput("task", f"is {task!r}; choose one of {', '.join(SPECS)}.")
+    kind = SPECS[task]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in values.keys() - fields.keys() - {"task"}:
+        raise InvalidInput(name, f"is not a parameter of {task}; it has {', '.join(sorted(fields))}.")
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and name not in values:
+            raise InvalidInput(name, f"is missing; {task} needs it.")
+    return kind(**{name: value for name, value in values.items() if name != "task"})
+
+
+def from_text(values: Mapping[str, str]) -> Spec:
+    """A spec from a form: every value is text. Raises InvalidInput like `from_json`."""
+    kind = SPECS.get(values.get("task", ""), Spec)
+    types = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(kind)}
+    return from_json({name: _from_text(name, text, types.get(name, "str")) for name, text in values.items()})
+
+
+def _from_text(field: str, text: str, kind: str) -> Any:
+    if kind == "bool":
+        if text.lower() not in ("true", "false"):
+            raise InvalidInput(field, f"must be true or false, not {text!r}.")
+        return text.lower() == "true"
+    if kind in ("int", "float"):
+        try:
+            return int(text) if kind == "int" else float(text)
+        except ValueError as error:
+            raise InvalidInput(field, f"must be a {'whole ' * (kind == 'int')}number, not {text!r}.") from error
+    if kind == "int | str" and text.isdecimal():
+        return int(text)
+    return text
 
 
 def _number(field: str, value: Any, low: float, high: float, *, integer: bool = False, above: bool = False) -> None:

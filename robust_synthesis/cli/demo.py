@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def _every_class(synthesizer: Synthesizer, **options: Any) -> Result:
     pictures = tuple(picture for part in parts for picture in part.pictures)
     seconds = sum(part.seconds for part in parts)
     parameters = {name: value for name, value in first.parameters.items() if name != "target"}
-    return Result(first.task, first.model, first.version, parameters, seconds, pictures)
+    return dataclasses.replace(first, parameters=parameters, seconds=seconds, pictures=pictures)
 
 
 def _row(example: Example, result: Result) -> Row:

@@ -88,9 +88,8 @@ class Problem(_Batch):
         fake_relu: bool = False,
         use_best: bool = True,
     ) -> Problem:
-        """One job around `center` [3, H, W]; `mask` [1, H, W] defaults to everywhere."""
-        if mask is None:
-            mask = torch.ones_like(center[:1])
+        """One job around `center` [3, H, W]; `mask` [1, H, W] defaults to everywhere, and is rounded to the grid."""
+        mask = torch.ones_like(center[:1]) if mask is None else quantise(mask)
         return cls(
             center=center[None],
             mask=mask[None],
@@ -108,7 +107,9 @@ class Problem(_Batch):
         )
 
     def to(self, device: torch.device) -> Problem:
-        return dataclasses.replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+        """The problem on another device, its pixels rounded to the grid as that device divides."""
+        moved = {name: value.to(device) for name, value in vars(self).items()}
+        return dataclasses.replace(self, **moved | {name: quantise(moved[name]) for name in ("center", "mask")})
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ class State(_Batch):
         return cls(x, x, torch.tensor([torch.inf]), torch.tensor([0.0]), torch.tensor([steps + 1]))
 
     def to(self, device: torch.device) -> State:
+        """The state on another device, its pixels rounded to the grid as that device divides."""
         moved = {name: value.to(device) for name, value in vars(self).items() if name != "remaining"}
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **moved | {name: quantise(moved[name]) for name in ("x", "best_x")})
 
     def result(self, problem: Problem) -> Tensor:
         """The pictures [B, 3, H, W] that the jobs would return now."""

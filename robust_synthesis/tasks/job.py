@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .. import specs
@@ -43,18 +43,6 @@ class Job:
     parameters: Mapping[str, Any]
     """What the job really runs with, every default filled in."""
     index: int
-    exact: bool
-
-
-def input_size(spec: specs.Spec, size: int) -> int:
-    """Side of the picture that a task wants in order to make one of `size` pixels."""
-    if not isinstance(spec, specs.SuperResolve):
-        return size
-    if size % spec.factor:
-        raise InvalidInput(
-            "factor", f"{size} pixels are not a multiple of {spec.factor}; choose another factor or size."
-        )
-    return size // spec.factor
 
 
 def make_jobs(spec: specs.Spec, inputs: Inputs, classifier: Classifier) -> list[Job]:
@@ -62,16 +50,18 @@ def make_jobs(spec: specs.Spec, inputs: Inputs, classifier: Classifier) -> list[
 
     Raises InvalidInput and NotFound, naming the field, when the classifier cannot do what the spec says.
     """
+    return [make_job(spec, inputs.number(i), classifier) for i in range(spec.pictures)]
+
+
+def make_job(spec: specs.Spec, inputs: Inputs, classifier: Classifier) -> Job:
+    """The job of one picture: number `inputs.index` of those that the spec asks for."""
     if spec.needs_image and inputs.image is None:
         raise InvalidInput("image", f"{spec.task} needs an image.")
     if spec.needs_mask and inputs.mask is None:
         raise InvalidInput("mask", f"{spec.task} needs a mask of the part to edit.")
+    if not 0 <= inputs.index < spec.pictures:
+        raise InvalidInput("index", f"is {inputs.index}; the request asks for {spec.pictures} pictures.")
     parameters = resolve(spec, classifier.card, inputs.size)
-    count = spec.count if isinstance(spec, specs.Generate) else 1
-    return [_make_job(spec, replace(inputs, index=i), classifier, parameters) for i in range(count)]
-
-
-def _make_job(spec: specs.Spec, inputs: Inputs, classifier: Classifier, parameters: Mapping[str, Any]) -> Job:
     start = STARTS[type(spec)](spec, inputs, classifier, parameters)
     state = State.start(start.x, parameters["steps"])
     center = state.x[0]
@@ -88,4 +78,4 @@ def _make_job(spec: specs.Spec, inputs: Inputs, classifier: Classifier, paramete
         use_best=spec.use_best,
         **start.terms,
     )
-    return Job(problem, state, start.target, parameters, inputs.index, spec.exact)
+    return Job(problem, state, start.target, parameters, inputs.index)

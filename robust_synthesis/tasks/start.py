@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,10 @@ class Inputs:
     image: Tensor | None = None
     mask: Tensor | None = None
     index: int = 0
+
+    def number(self, index: int) -> Inputs:
+        """The same for another picture of the request."""
+        return replace(self, index=index)
 
     @property
     def picture(self) -> Tensor:

@@ -22,7 +22,7 @@ from robust_synthesis.specs import (
     SuperResolve,
     Translate,
 )
-from robust_synthesis.tasks import Inputs, Job, input_size, make_jobs
+from robust_synthesis.tasks import Inputs, Job, make_jobs
 from robust_synthesis.testing import SIZE, pictures, tiny_card, tiny_classifier
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ EVERY_TASK: tuple[Spec, ...] = (
 
 
 def job_of(spec: Spec, classifier: Classifier, seed: int = 0) -> Job:
-    image = pictures(1, input_size(spec, SIZE), seed)[0][0]
+    image = pictures(1, spec.input_size(SIZE), seed)[0][0]
     return make_jobs(spec, Inputs(SIZE, image, MASK if spec.needs_mask else None), classifier)[0]
 
 

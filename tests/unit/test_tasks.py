@@ -26,7 +26,7 @@ from robust_synthesis.specs import (
     SuperResolve,
     Translate,
 )
-from robust_synthesis.tasks import Inputs, Job, input_size, make_jobs
+from robust_synthesis.tasks import Inputs, Job, make_jobs
 from robust_synthesis.tasks.start import fill_hole
 from robust_synthesis.tasks.super_resolve import enlarge
 from robust_synthesis.testing import pictures, tiny_card, tiny_classifier
@@ -148,7 +148,7 @@ def test_a_hole_with_soft_edges_is_blended_and_a_hole_that_is_everything_has_the
 @pytest.mark.parametrize("factor", [7, 8])
 def test_super_resolution_starts_from_the_image_enlarged_by_nearest_neighbour(large: Classifier, factor: int) -> None:
     spec = SuperResolve(factor=factor, target="circle")
-    assert input_size(spec, SIZE) == SIZE // factor
+    assert spec.input_size(SIZE) == SIZE // factor
     small = quantise(pictures(1, SIZE // factor)[0][0])
     job = job_of(spec, large, small)
     assert_row(job, epsilon=15, step_size=1, steps=50)
@@ -161,11 +161,11 @@ def test_super_resolution_starts_from_the_image_enlarged_by_nearest_neighbour(la
 
 def test_super_resolution_needs_a_factor_that_divides_the_size() -> None:
     with pytest.raises(InvalidInput, match="224 pixels are not a multiple of 3") as error:
-        input_size(SuperResolve(factor=3), SIZE)
+        SuperResolve(factor=3).input_size(SIZE)
     assert error.value.field == "factor"
     others = (kind for kind in SPECS.values() if kind is not SuperResolve)
     assert {
-        input_size(kind(**({"unit": 1} if kind is PaintFeatures else {"target": "x"})), SIZE) for kind in others
+        kind(**({"unit": 1} if kind is PaintFeatures else {"target": "x"})).input_size(SIZE) for kind in others
     } == {SIZE}
 
 

@@ -1,0 +1,280 @@
+"""A worker's whole work: a bundle in, a reply out. It keeps nothing that the next bundle could not bring again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import imaging
+from ..bundle import (
+    PROTOCOL,
+    BundleError,
+    Failure,
+    FixedProblem,
+    JobPart,
+    JobReply,
+    Output,
+    Reply,
+    decode,
+    encode_error,
+    encode_reply,
+)
+from ..engine.chunk import advance
+from ..engine.classifier import Classifier
+from ..engine.problem import Problem, State
+from ..engine.run import bucket, pad
+from ..errors import InvalidInput
+from ..tasks import make_job, measures, prepare, ran_with
+from . import transport
+from .problems import Problems
+from .whole_job import whole_job
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Member:
+    """A job while its bundle is computed. Tensors have a first dimension of 1."""
+
+    part: JobPart
+    problem: Problem
+    state: State
+    todo: int
+    """Evaluations that this bundle does."""
+    sent: FixedProblem | None = None
+    """The problem, where this bundle started the job."""
+    started: Mapping[str, Any] = field(default_factory=dict)
+    loss: list[float] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    failure: Failure | None = None
+
+    @property
+    def finished(self) -> bool:
+        return int(self.state.remaining) == 0
+
+    @property
+    def improved(self) -> bool:
+        return self.part.state is None or float(self.state.best_loss) < self.part.state.best_loss
+
+
+class Compute:
+    """Runs bundles with one classifier, one at a time. Nothing that a caller sends makes it raise."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.step_seconds: dict[int, float] = {}
+        self.last_batches: list[tuple[int, int, float]] = []
+        """(size with padding, steps, seconds) of every batch of the last bundle."""
+        self.last_seconds = 0.0
+        self._problems = Problems()
+
+    def describe(self) -> dict[str, Any]:
+        """What a gateway asks first, as JSON types."""
+        return {
+            "protocol": PROTOCOL,
+            "name": self.classifier.card.name,
+            "version": self.classifier.version,
+            "card": self.classifier.card.to_json(),
+            "device": str(self.classifier.device),
+            "precision": self.classifier.precision,
+            "step_seconds": {str(size): seconds for size, seconds in self.step_seconds.items()},
+        }
+
+    def warm_up(self, sizes: Sequence[int] = (1, 8)) -> None:
+        """Measure the seconds of one step for each batch size at the card's image size, until one takes over 2 s."""
+        side = self.classifier.card.size
+        for size in sizes:
+            center = torch.full((3, side, side), 0.5)
+            problem = Problem.stack([Problem.single(center, target=0, epsilon=1.0, step_size=0.1)] * size)
+            state = State.stack([State.start(center, 10)] * size)
+            problem, state = problem.to(self.classifier.device), state.to(self.classifier.device)
+            state, _ = advance(self.classifier, problem, state, 1)
+            started = time.perf_counter()
+            advance(self.classifier, problem, state, 2)[0].x.cpu()
+            self.step_seconds[size] = (time.perf_counter() - started) / 2
+            if self.step_seconds[size] > 2:
+                break
+
+    def whole(self, fields: Mapping[str, bytes]) -> tuple[bytes, str]:
+        """A whole job from the fields of a form: the file and its content type. Raises SynthesisError."""
+        return whole_job(self.classifier, fields)
+
+    def run(self, data: bytes) -> bytes:
+        """A bundle's blob -> its reply's."""
+        started = time.perf_counter()
+        self.last_batches, self.last_seconds = [], 0.0
+        name, version = self.classifier.card.name, self.classifier.version
+        try:
+            bundle = decode(data)
+            if bundle.model != name or bundle.version not in (None, version):
+                wanted = f"{bundle.model} {bundle.version or ''}".strip()
+                raise BundleError(f"model: this worker has {name} {version}, not {wanted}; ask one that has it.")
+        except BundleError as error:
+            return encode_error(str(error))
+        members = [self._open(part) for part in bundle.jobs]
+        jobs = [member for member in members if isinstance(member, _Member)]
+        for job in jobs:
+            if job.problem.center.shape != jobs[0].problem.center.shape:
+                job.failure = Failure(
+                    "invalid", "differs from the first job's; send jobs of one size together.", "size"
+                )
+        running = [job for job in jobs if job.failure is None]
+        for group in [[job] for job in running if job.part.exact] + [[job for job in running if not job.part.exact]]:
+            self._advance(group)
+        replies = [JobReply(failure=m) if isinstance(m, Failure) else self._reply(m) for m in members]
+        self.last_seconds = time.perf_counter() - started
+        return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
+
+    def _open(self, part: JobPart | Failure) -> _Member | Failure:
+        if isinstance(part, Failure):
+            return part
+        try:
+            return self._start(part) if part.state is None else self._go_on(part)
+        except Exception as error:
+            return _failure(error)
+
+    def _start(self, part: JobPart) -> _Member:
+        assert part.request is not None
+        spec = part.request.spec
+        if spec.seed is None:
+            raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
+        prepared = prepare(part.request, self.classifier.card)
+        job = make_job(spec, prepared.inputs.number(part.index), self.classifier)
+        sent = transport.fixed(job.problem)
+        started = {
+            "parameters": ran_with(spec, job, self.classifier.card.classes) | {"size": prepared.inputs.size},
+            "target": self.classifier.card.classes[job.target],
+            "evaluations": int(job.state.remaining),
+        }
+        return _Member(
+            part,
+            self._problems.add(sent, self.classifier),
+            job.state.to(self.classifier.device),
+            min(part.steps, int(job.state.remaining)),
+            sent,
+            started,
+        )
+
+    def _go_on(self, part: JobPart) -> _Member | Failure:
+        assert part.state is not None
+        if part.problem is not None:
+            problem = self._problems.add(part.problem, self.classifier)
+        else:
+            known = self._problems.get(str(part.address))
+            if known is None:
+                return Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
+            problem = known
+        if problem.center.shape[1:] != part.state.x.shape:
+            raise InvalidInput("x", f"has shape {part.state.x.shape}, but the problem's centre is another's.")
+        state = transport.state(part.state, self.classifier.device)
+        return _Member(part, problem, state, min(part.steps, part.state.remaining))
+
+    def _advance(self, group: Sequence[_Member]) -> None:
+        """Run a batch to the end of its bundle; where memory is too small for it, in halves."""
+        before = [job.state for job in group]
+        try:
+            self._steps(group)
+        except Exception as error:
+            if len(group) > 1:  # also finds the one job that fails
+                for job, state in zip(group, before, strict=True):
+                    job.state = state
+                    job.loss.clear()
+                    job.probability.clear()
+                half = len(group) // 2
+                _free(error)
+                self._advance(group[:half])
+                self._advance(group[half:])
+            elif group:
+                group[0].failure = _failure(error)
+
+    def _steps(self, group: Sequence[_Member]) -> None:
+        for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
+            jobs = [group[row] for row in rows]
+            started = time.perf_counter()
+            problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
+            state, trace = advance(self.classifier, problem, state, k)
+            loss, probability = trace.loss.cpu(), trace.probability.cpu()
+            self.last_batches.append((len(state), k, time.perf_counter() - started))
+            for i, job in enumerate(jobs):
+                evaluations = min(k, int(job.state.remaining))
+                job.state = state.rows(slice(i, i + 1))
+                job.loss += loss[:evaluations, i].tolist()
+                job.probability += probability[:evaluations, i].tolist()
+
+    def _reply(self, job: _Member) -> JobReply:
+        if job.failure is None and not torch.isfinite(torch.tensor(job.loss)).all():
+            message = "is not a number; lower the step size or the weights of the objective."
+            job.failure = Failure("invalid", message, "loss")
+        if job.failure is not None:
+            return JobReply(failure=job.failure)
+        try:
+            if job.finished:
+                return self._finish(job)
+        except Exception as error:
+            return JobReply(failure=_failure(error))
+        state = transport.job_state(job.state, with_best=job.improved)
+        return JobReply(started=job.started, problem=job.sent, state=state, loss=job.loss, probability=job.probability)
+
+    def _finish(self, job: _Member) -> JobReply:
+        if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
+            raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
+        self._problems.drop(job.sent.address if job.sent else str(job.part.address))
+        result: Tensor = job.state.result(job.problem)
+        output = job.part.output or Output()
+        if job.part.request is not None and job.part.request.paste_back:
+            picture = prepare(job.part.request, self.classifier.card).picture(result[0].cpu())
+        else:
+            picture = imaging.to_image(result[0].cpu().numpy())
+        predicted = int(self.classifier.probabilities(result)[0].argmax())
+        report = {
+            "predicted": self.classifier.card.classes[predicted],
+            **measures(job.problem, job.state, job.probability[-1]),
+        }
+        return JobReply(
+            started=job.started,
+            loss=job.loss,
+            probability=job.probability,
+            picture=imaging.encode(picture, output.format, output.quality),
+            report=report,
+        )
+
+
+def segments(jobs: Sequence[tuple[int, bool]]) -> Iterator[tuple[int, list[int]]]:
+    """How to run jobs that have unequal numbers of evaluations to do: (evaluations, rows) in turn.
+
+    `jobs` has for each the evaluations, and whether it must stop there though it is not done (a chunk leaves a job alone
+    only once it is done). Jobs that have finished leave the batch as soon as the rest fits a smaller bucket, so that they
+    stop costing compute.
+    """
+    done = 0
+    while rows := [i for i, (todo, _) in enumerate(jobs) if todo > done]:
+        ends = sorted(jobs[i][0] for i in rows)
+        smaller = bucket(len(rows)) // 2
+        stop = min([ends[len(rows) - smaller - 1], *(jobs[i][0] for i in rows if jobs[i][1])])
+        yield stop - done, rows
+        done = stop
+
+
+def _failure(error: Exception) -> Failure:
+    if _out_of_memory(error):
+        return Failure("memory", "the worker has too little memory for it; ask for a smaller size.", "size")
+    failure = Failure.of(error)
+    if failure.kind == "internal":
+        log.error("a job failed", exc_info=error)
+    return failure
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _free(error: Exception) -> None:
+    error.__traceback__ = None  # its frames hold the tensors of the batch that was too large
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,328 @@
+"""A worker's work: bundles in, replies out, whatever is in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robust_synthesis import specs
+from robust_synthesis.bundle import (
+    PROTOCOL,
+    Bundle,
+    BundleError,
+    FixedProblem,
+    JobPart,
+    JobReply,
+    JobState,
+    Output,
+    decode_reply,
+    encode,
+)
+from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.errors import InvalidInput
+from robust_synthesis.library import Synthesizer
+from robust_synthesis.requests import Request
+from robust_synthesis.testing import mask, picture, tiny_classifier
+from robust_synthesis.worker.compute import Compute, segments
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+IMAGE, MASK = png(picture(seed=3)), png(mask())
+REQUESTS = (
+    Request(spec=specs.Generate(target="square", seed=5)),
+    Request(spec=specs.Generate(target="circle", seed=6, start="noise", norm="linf", epsilon=0.1)),
+    Request(spec=specs.Inpaint(target="waves", seed=1), image=IMAGE, mask=MASK),
+    Request(spec=specs.SuperResolve(factor=2, seed=1), image=IMAGE),
+    Request(spec=specs.SketchToImage(target="stripes", seed=1, steps=12), image=IMAGE),
+    Request(spec=specs.PaintFeatures(unit=1, seed=1, hard_mask=False), image=IMAGE, box=(2, 2, 7, 7)),
+    Request(spec=specs.PaintFeatures(target="circle", seed=1), image=IMAGE, mask=MASK, paste_back=True),
+    Request(spec=specs.MaximizeClass(target="waves", seed=2, random_start=True, steps=9, use_best=False), image=IMAGE),
+    Request(spec=specs.Translate(target="circle", seed=1, steps=11), image=IMAGE),
+)
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    return tiny_classifier()
+
+
+@pytest.fixture
+def compute(classifier: Classifier) -> Compute:
+    return Compute(classifier)
+
+
+def ask(compute: Compute, parts: Sequence[JobPart], **known: Any) -> Sequence[JobReply]:
+    return decode_reply(compute.run(encode(Bundle("tiny", parts, **known)))).jobs
+
+
+def start(request: Request, steps: int = 10_001, *, exact: bool = True, index: int = 0) -> JobPart:
+    return JobPart(steps, request, index, exact=exact, output=Output())
+
+
+def drive(compute: Callable[[], Compute], request: Request, k: int, *, send: bool = False) -> JobReply:
+    """A job in chunks of k evaluations, each on the worker that `compute` gives, as a gateway would drive it."""
+    part = JobPart(k, request, exact=True)
+    best_x, problem = None, None
+    losses: list[float] = []
+    while True:
+        (reply,) = ask(compute(), [part])
+        assert reply.failure is None
+        losses += reply.loss
+        if reply.picture is not None:
+            return dataclasses.replace(reply, loss=losses)
+        assert reply.state is not None
+        problem = problem or reply.problem
+        assert problem is not None
+        best_x = reply.state.best_x if reply.state.best_x is not None else best_x
+        last = reply.state.remaining <= k
+        part = JobPart(
+            k,
+            request if last and request.paste_back else None,
+            state=dataclasses.replace(reply.state, best_x=best_x if last else None),
+            problem=problem if send else None,
+            address=problem.address,
+            exact=True,
+        )
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.spec.task)
+def test_a_job_is_the_librarys_bit_for_bit_however_it_is_cut(classifier: Classifier, request_: Request) -> None:
+    compute = Compute(classifier)
+    exact = dataclasses.replace(request_, spec=dataclasses.replace(request_.spec, exact=True))
+    expected = Synthesizer(classifier).answer(exact).pictures[0]
+    (whole,) = ask(compute, [start(request_)])
+    for reply in (
+        whole,
+        drive(lambda: compute, request_, 3),
+        drive(lambda: Compute(classifier), request_, 4, send=True),
+    ):
+        assert reply.picture is not None
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(reply.picture))), np.asarray(expected.image))
+        assert reply.loss == list(expected.losses)
+        assert reply.report["predicted"] == expected.predicted
+        assert reply.report["l2"] == expected.l2
+        assert reply.report["probability_after"] == expected.probability_after
+
+
+def test_what_a_worker_reports_of_a_started_job_is_what_the_library_reports(classifier: Classifier) -> None:
+    (reply,) = ask(Compute(classifier), [start(REQUESTS[3])])
+    expected = Synthesizer(classifier).answer(REQUESTS[3])
+    assert reply.started["target"] == expected.pictures[0].target
+    assert reply.started["parameters"].items() <= expected.parameters.items()
+    assert reply.started["evaluations"] == expected.pictures[0].steps + 1
+
+
+def test_jobs_of_all_tasks_share_a_bundle(compute: Compute) -> None:
+    replies = ask(compute, [start(request, exact=False) for request in REQUESTS])
+    assert all(reply.picture for reply in replies)
+    sizes = [size for size, _, _ in compute.last_batches]
+    assert sizes[0] == 16
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_each_picture_of_a_request_is_a_job(classifier: Classifier) -> None:
+    request = Request(spec=specs.Generate(target="square", seed=5, count=3, exact=True))
+    expected = Synthesizer(classifier).answer(request).images
+    replies = ask(Compute(classifier), [start(request, index=i) for i in range(3)])
+    for reply, image in zip(replies, expected, strict=True):
+        assert reply.picture is not None
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(reply.picture))), np.asarray(image))
+
+
+def test_a_job_that_has_finished_stops_costing_compute(compute: Compute) -> None:
+    steps = (2, 2, 2, 30)
+    parts = [
+        start(Request(spec=specs.Generate(target="square", seed=i, steps=n)), exact=False) for i, n in enumerate(steps)
+    ]
+    ask(compute, parts)
+    assert [(size, k) for size, k, _ in compute.last_batches] == [(4, 3), (1, 28)]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ([(5, False)], [(5, 1)]),
+        ([(5, True), (5, True), (2, False)], [(2, 3), (3, 2)]),
+        ([(4, False), (4, False), (4, False), (9, False), (9, False)], [(4, 5), (5, 2)]),
+        ([(1, True), (3, True)], [(1, 2), (2, 1)]),
+    ],
+)
+def test_segments_end_where_a_batch_can_shrink(
+    jobs: Sequence[tuple[int, bool]], expected: Sequence[tuple[int, int]]
+) -> None:
+    assert [(k, len(rows)) for k, rows in segments(jobs)] == expected
+
+
+def broken_parts(state: JobState, problem: FixedProblem) -> list[tuple[str, JobPart]]:
+    """(field that the failure names, a job part that cannot be run)."""
+
+    def going_on(**changes: Any) -> JobPart:
+        return JobPart(2, state=dataclasses.replace(state, **changes), problem=problem)
+
+    def having(**scalars: Any) -> JobPart:
+        return JobPart(2, state=state, problem=dataclasses.replace(problem, scalars={**problem.scalars, **scalars}))
+
+    small = np.zeros((3, 8, 8), np.uint16)
+    return [
+        ("steps", JobPart(0, state=state, problem=problem)),
+        ("steps", JobPart(1_000_000, state=state, problem=problem)),
+        ("state", JobPart(2)),
+        ("problem", JobPart(2, state=state)),
+        ("problem", JobPart(2, state=state, address="f" * 32)),
+        ("x", going_on(x=small)),
+        ("x", going_on(x=state.x.astype(np.float32))),
+        ("x", going_on(x=state.x[:, :, :8])),
+        ("best_x", going_on(best_x=small)),
+        ("remaining", going_on(remaining=0)),
+        ("best_x", going_on(remaining=1, best_loss=-1e9, best_x=None)),
+        ("mask", JobPart(2, state=state, problem=dataclasses.replace(problem, mask=small[:1]))),
+        ("problem.target", having(target=4)),
+        ("problem.unit", having(unit=-1)),
+        ("problem.norm", having(norm=7)),
+        ("problem.epsilon", having(epsilon=-1.0)),
+        ("problem.step_size", having(step_size="far")),
+        ("problem.surprise", having(surprise=1)),
+        ("image", start(dataclasses.replace(REQUESTS[3], image=IMAGE[:60]))),
+        ("class", start(Request(spec=specs.Generate(target="octagon", seed=1)))),
+        ("seed", start(Request(spec=specs.Generate(target="square")))),
+        ("size", start(Request(spec=specs.Generate(target="square", seed=1), size=1000))),
+        ("size", start(Request(spec=specs.Generate(target="square", seed=1), size=24))),
+        ("index", start(Request(spec=specs.Generate(target="square", seed=1)), index=1)),
+    ]
+
+
+def test_each_broken_job_fails_alone_and_names_its_field(compute: Compute) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
+    assert begun.state is not None
+    assert begun.problem is not None
+    good = start(REQUESTS[0])
+    (alone,) = ask(compute, [good])
+    for field, part in broken_parts(begun.state, begun.problem):
+        first, failed, last = ask(compute, [good, part, good])
+        assert failed.failure is not None
+        assert field in failed.failure.field or field in failed.failure.message, failed.failure
+        assert failed.failure.message.endswith(".")
+        assert first.picture == last.picture == alone.picture
+
+
+def test_a_loss_that_is_not_a_number_fails_its_job_only(compute: Compute, classifier: Classifier) -> None:
+    with torch.no_grad():
+        classifier.network.fc.bias[0] = torch.nan
+    failed, _ = ask(compute, [start(REQUESTS[0]), start(REQUESTS[5])])
+    assert failed.failure is not None
+    assert failed.failure.field == "loss"
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x10" + bytes(7) + b'{"a":1}         ', bytes(200)])
+def test_what_is_no_bundle_gets_a_clear_error(compute: Compute, data: bytes) -> None:
+    with pytest.raises(BundleError, match="not a bundle"):
+        decode_reply(compute.run(data))
+
+
+def test_a_truncated_bundle_gets_a_clear_error(compute: Compute) -> None:
+    data = encode(Bundle("tiny", [start(REQUESTS[3])]))
+    with pytest.raises(BundleError, match="send the whole blob"):
+        decode_reply(compute.run(data[:-100]))
+
+
+def test_a_bundle_of_another_protocol_gets_a_version_error(compute: Compute) -> None:
+    data = encode(Bundle("tiny", [start(REQUESTS[0])]))
+    newer = data.replace(f'\\"protocol\\": {PROTOCOL}'.encode(), f'\\"protocol\\": {PROTOCOL + 1}'.encode())
+    assert newer != data
+    with pytest.raises(BundleError, match="speaks bundle protocol 1, the other 2"):
+        decode_reply(compute.run(newer))
+
+
+def test_a_bundle_for_another_classifier_gets_a_clear_error(compute: Compute) -> None:
+    with pytest.raises(BundleError, match="this worker has tiny"):
+        ask(compute, [start(REQUESTS[0])], version="0123456789abcdef")
+
+
+def test_out_of_memory_splits_the_batch_and_goes_on(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = Compute._steps
+
+    def limited(self: Compute, group: Sequence[Any]) -> None:
+        sizes.append(len(group))
+        if len(group) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(self, group)
+
+    parts = [start(Request(spec=specs.Generate(target="square", seed=i)), exact=False) for i in range(5)]
+    expected = [reply.picture for reply in ask(compute, [dataclasses.replace(part, exact=True) for part in parts])]
+    monkeypatch.setattr(Compute, "_steps", limited)
+    replies = ask(compute, parts)
+    assert sizes == [5, 2, 3, 1, 2]
+    assert replies[2].picture == expected[2]
+    assert all(reply.picture for reply in replies)
+
+
+def test_one_job_that_does_not_fit_into_memory_says_so(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Compute, group: Sequence[Any]) -> None:
+        if group:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Compute, "_steps", none)
+    (reply,) = ask(compute, [start(REQUESTS[0])])
+    assert reply.failure is not None
+    assert (reply.failure.kind, reply.failure.field) == ("memory", "size")
+
+
+def test_an_unknown_problem_is_asked_for(compute: Compute) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
+    assert begun.state is not None
+    assert begun.problem is not None
+    part = JobPart(100, state=begun.state, address=begun.problem.address, exact=True)
+    (known,) = ask(compute, [part])
+    assert known.picture is not None
+    (forgotten,) = ask(compute, [part])  # a job that is done leaves nothing behind
+    assert forgotten.failure is not None
+    assert forgotten.failure.kind == "unknown_problem"
+
+
+def test_a_form_gets_a_picture_or_a_report(compute: Compute, classifier: Classifier) -> None:
+    form = {"task": b"inpaint", "target": b"waves", "seed": b"1", "exact": b"true", "image": IMAGE, "mask": MASK}
+    body, kind = compute.whole(form)
+    expected = Synthesizer(classifier).inpaint(IMAGE, MASK, "waves", seed=1, exact=True)
+    assert kind == "image/png"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(body))), np.asarray(expected.image))
+    report, kind = compute.whole({"task": b"generate", "target": b"square", "count": b"2", "format": b"json"})
+    assert kind == "application/json"
+    assert len(json.loads(report)["pictures"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "form"),
+    [
+        ("task", {}),
+        ("task", {"task": b"juggle"}),
+        ("steps", {"task": b"generate", "target": b"square", "steps": b"many"}),
+        ("steps", {"task": b"generate", "target": b"square", "steps": b"0"}),
+        ("target", {"task": b"generate"}),
+        ("colour", {"task": b"generate", "target": b"square", "colour": b"red"}),
+        ("count", {"task": b"generate", "target": b"square", "count": b"2"}),
+        ("exact", {"task": b"generate", "target": b"square", "exact": b"maybe"}),
+        ("format", {"task": b"generate", "target": b"square", "format": b"bmp"}),
+        ("image", {"task": b"maximize_class", "target": b"square"}),
+        ("image", {"task": b"generate", "target": b"square", "image": IMAGE}),
+        ("mask", {"task": b"inpaint", "image": IMAGE}),
+        ("target", {"task": b"generate", "target": b"\xff"}),
+    ],
+)
+def test_a_form_that_cannot_be_used_names_its_field(compute: Compute, field: str, form: dict[str, bytes]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        compute.whole(form)
+    assert caught.value.field == field
