@@ -5,15 +5,19 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= out/demo
 DATA ?= data
+# Where torch comes from; for one without CUDA: TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo test test-slow check format evaluate clean
+.PHONY: help setup setup-dev demo archives test test-slow check format protos evaluate clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
+	@echo "make archives  model_store/NAME.mar for TorchServe, of every classifier"
 	@echo "make test      all tests but the slow proofs"
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
+	@echo "make protos    the gRPC stubs, after a change of protos/"
 	@echo "make evaluate  every number on the cards (hours on a CPU)"
 	@echo "make clean     remove what was built"
 
@@ -23,7 +27,7 @@ setup-dev: $(VENV)/.dev
 # torch first and alone: with it installed, nothing that follows asks for another build of it.
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	touch $@
 
 $(VENV)/.demo: pyproject.toml $(VENV)/.torch
@@ -38,6 +42,9 @@ $(VENV)/.dev: pyproject.toml benchmarks/requirements.txt $(VENV)/.torch
 demo: setup
 	$(BIN)/robust-synthesis demo --out $(OUT)
 
+archives: setup
+	$(BIN)/robust-synthesis archive
+
 test: setup-dev
 	$(BIN)/pytest -m 'not slow'
 
@@ -48,6 +55,11 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/buf lint protos
+
+# The stubs that clients and servers import; a test compares them with what this writes.
+protos: setup-dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
 
 format: setup-dev
 	$(BIN)/ruff format .
@@ -57,5 +69,5 @@ evaluate: setup-dev
 	$(BIN)/robust-synthesis evaluate model_store/cifar10 --data $(DATA)/cifar10
 
 clean:
-	rm -rf build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist out model_store/*.mar *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

