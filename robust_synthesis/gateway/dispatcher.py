@@ -1,0 +1,258 @@
+"""The gateway's loop: jobs in, bundles out to the workers, replies back, until every job is done.
+
+    dispatcher = Dispatcher(backend)
+    await dispatcher.start()
+    outcome = await dispatcher.submit(Request(spec=Generate(target="dog")), model="cifar10")
+
+It owns every job; the batcher says which go together, the workers compute. One event loop, no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from ..bundle import BundleError, Failure, JobPart, Output, Reply
+from ..errors import InvalidInput, NotFound, SynthesisError
+from ..requests import Request
+from ..specs import with_seed
+from .backends.base import Backend, WorkerLost, WorkerUnavailable
+from .batcher import DEFAULT, Batcher
+from .errors import DeadlineExceeded, JobLost, ShuttingDown, error_of
+from .exchange import Sent, exchange, tickets
+from .group import Plan
+from .jobs import Job, request_bytes
+from .lines import Candidate, Status
+from .policy import Policy
+from .tickets import Ticket
+
+log = logging.getLogger(__name__)
+
+PNG = Output()
+
+
+class Dispatcher:
+    """Times are on `clock`, in seconds; it must run like that of the event loop."""
+
+    def __init__(
+        self, backend: Backend, *, policy: Policy = DEFAULT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._backend = backend
+        self._batcher = Batcher(policy)
+        self._clock = clock
+        self._jobs: dict[Candidate, tuple[Ticket, Job]] = {}
+        self._tickets: dict[Ticket, asyncio.TimerHandle | None] = {}
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._loops: set[asyncio.Task[None]] = set()
+        self._bundles: set[asyncio.Task[None]] = set()
+        self._open = False
+
+    async def start(self) -> None:
+        await self._backend.start()
+        self._open = True
+        self._loops = {asyncio.create_task(self._dispatch()), asyncio.create_task(self._watch())}
+        for loop in self._loops:
+            loop.add_done_callback(self._stopped)
+
+    async def close(self, grace: float = 30.0) -> None:
+        """Take no more jobs, let those there are finish within `grace` seconds, and fail what is left."""
+        self._open = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._tickets:
+                    self._empty.clear()
+                    await self._empty.wait()
+        for ticket in list(self._tickets):
+            ticket.fail(ShuttingDown("the gateway is shutting down; send the request again."))
+        tasks = self._loops | self._bundles
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._backend.close()
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        model: str,
+        caller: str = "",
+        interactive: bool = False,
+        deadline: float | None = None,
+        output: Output = PNG,
+        previews: bool = False,
+    ) -> Ticket:
+        """Start a request: a job for each of its pictures. `deadline` is on the dispatcher's clock.
+
+        Raises NotFound for a model that no worker has, InvalidInput for pictures that are not bytes, ShuttingDown, and
+        DeadlineExceeded where it has passed already.
+        """
+        now = self._clock()
+        self._check(request, model)
+        if deadline is not None and deadline <= now:
+            raise DeadlineExceeded("deadline: has passed already; allow more time.")
+        request = dataclasses.replace(request, spec=with_seed(request.spec))
+        jobs: list[Job] = []
+        siblings: list[Candidate] = []
+        for index in range(request.spec.pictures):
+            upload = request_bytes(request)
+            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings))
+            jobs.append(Job(request, index, output, siblings[-1]))
+        ticket = Ticket(jobs, submitted=now, previews=previews, leave=self._leave)
+        self._tickets[ticket] = None
+        if deadline is not None:
+            self._tickets[ticket] = asyncio.get_running_loop().call_later(deadline - now, self._expire, ticket)
+        for job in jobs:
+            self._jobs[job.candidate] = ticket, job
+            self._batcher.add(job.candidate)
+        self._wake.set()
+        return ticket
+
+    # The loop: plan, send, take in; again whenever something has changed.
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake.clear()
+            now = self._clock()
+            for plan in self._batcher.plan(self._backend.workers(), now):
+                task = asyncio.create_task(self._run(plan, [self._jobs[job] for job in plan.jobs]))
+                self._bundles.add(task)
+                task.add_done_callback(self._bundles.discard)
+            change = self._batcher.next_change(now)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if change is None else change - now):
+                    await self._wake.wait()
+
+    async def _watch(self) -> None:
+        """Wake the loop when workers come, go, or change."""
+        while True:
+            await self._backend.changed.wait()
+            self._backend.changed.clear()
+            self._wake.set()
+
+    async def _run(self, plan: Plan, members: Sequence[tuple[Ticket, Job]]) -> None:
+        """One bundle, from plan to reply."""
+        sent = [
+            (ticket, job, job.part(plan.worker.name, steps))
+            for (ticket, job), steps in zip(members, plan.steps, strict=True)
+            if job.candidate.status is not Status.GONE
+        ]
+        try:
+            reply = await exchange(plan, sent, self._clock)
+            if reply is None:
+                self._batcher.unsent(plan)
+            else:
+                self._take_reply(plan, sent, reply)
+        except WorkerUnavailable as error:
+            self._batcher.unavailable(plan, self._clock(), f"worker {plan.worker.name}: {error}")
+        except BundleError as error:
+            log.warning("worker %s: %s", plan.worker.name, error)
+            self._batcher.refused(plan, self._clock(), f"worker {plan.worker.name}: {error}")
+        except Exception as error:
+            log.warning("worker %s: lost a bundle: %s", plan.worker.name, error, exc_info=_unexpected(error))
+            self._take_loss(plan, sent, error)
+        finally:
+            self._wake.set()
+
+    def _take_reply(self, plan: Plan, sent: Sent, reply: Reply) -> None:
+        self._batcher.answered(plan, reply.batches)
+        for ticket in tickets(sent):
+            ticket.timings.compute += reply.seconds
+        for (ticket, job, part), answer in zip(sent, reply.jobs, strict=True):
+            if job.candidate.status is Status.GONE:
+                continue
+            if answer.failure is not None:
+                self._take_failure(plan, ticket, job, part, answer.failure)
+            elif not job.take(answer, plan.worker.name):
+                self._take_failure(plan, ticket, job, part, Failure("internal", "its reply makes no sense."))
+            else:
+                self._take_step(ticket, job)
+
+    def _take_step(self, ticket: Ticket, job: Job) -> None:
+        """A bundle advanced a job, perhaps to its end."""
+        ticket.report(job.progress(preview=ticket.previews))
+        if job.picture is None:
+            self._batcher.resume(job.candidate, job.remaining)
+            return
+        self._batcher.remove(job.candidate)
+        if all(each.picture is not None for each in ticket.jobs):
+            ticket.finish(self._clock() - ticket.submitted)
+
+    def _take_failure(self, plan: Plan, ticket: Ticket, job: Job, part: JobPart, failure: Failure) -> None:
+        """A worker says why a job cannot go on; the others of its bundle are not concerned."""
+        if failure.kind in ("invalid", "not_found"):
+            ticket.fail(error_of(failure))
+        elif failure.kind == "unknown_problem" and part.state is not None and part.problem is None:
+            job.forget(plan.worker.name)
+            self._batcher.retry(job.candidate)
+        elif failure.kind == "memory":
+            if not self._batcher.shrink(job.candidate, len(plan.jobs)):
+                ticket.fail(JobLost(failure.message))
+        else:
+            log.error("worker %s: a job failed: %s", plan.worker.name, failure.message)
+            if not self._batcher.suspect(job.candidate, 1):
+                ticket.fail(
+                    JobLost(f"workers failed at this job again and again ({failure.message}); change the request.")
+                )
+
+    def _take_loss(self, plan: Plan, sent: Sent, error: Exception) -> None:
+        """The worker may have died, and this bundle may be why."""
+        for _, job in self._jobs.values():
+            job.forget(plan.worker.name)
+        for ticket in tickets(sent):
+            ticket.timings.retries += 1
+        for candidate in self._batcher.lost(plan, self._clock(), f"worker {plan.worker.name}: {error}"):
+            times = candidate.lost_alone
+            message = f"the worker stopped {times} times while computing this job alone; change the request."
+            self._jobs[candidate][0].fail(JobLost(message))
+
+    # Requests come and go.
+
+    def _check(self, request: Request, model: str) -> None:
+        if not self._open:
+            raise ShuttingDown("the gateway is shutting down; send the request again.")
+        for name in ("image", "mask"):
+            if not isinstance(getattr(request, name), (bytes, type(None))):
+                raise InvalidInput(name, "must be the bytes of a file here; read or encode it first.")
+        if request.size is not None and type(request.size) is not int:
+            raise InvalidInput("size", f"is {request.size!r}; give a number of pixels.")
+        served = [{info.name for info in worker.models()} for worker in self._backend.workers()]
+        if served and all(served) and not any(model in names for names in served):
+            raise NotFound("model", model, sorted(set().union(*served)))
+
+    def _expire(self, ticket: Ticket) -> None:
+        now = self._clock()
+        unfinished = [job.candidate for job in ticket.jobs if job.picture is None]
+        waiting = [job for job in unfinished if job.status is Status.WAITING]
+        obstacle = self._batcher.obstacle(waiting[0], self._backend.workers(), now) if waiting else ""
+        done = f"{len(ticket.jobs) - len(unfinished)} of {len(ticket.jobs)} pictures done"
+        advice = obstacle or "allow more time, or ask for fewer steps."
+        ticket.fail(DeadlineExceeded(f"deadline: passed after {now - ticket.submitted:.1f} s with {done}; {advice}"))
+
+    def _leave(self, ticket: Ticket) -> None:
+        """It has ended, however."""
+        timer = self._tickets.pop(ticket)
+        if timer is not None:
+            timer.cancel()
+        for job in ticket.jobs:
+            self._batcher.remove(job.candidate)
+            del self._jobs[job.candidate]
+        if not self._tickets:
+            self._empty.set()
+        self._wake.set()
+
+    def _stopped(self, loop: asyncio.Task[None]) -> None:
+        """The loop never ends of itself; if it does, nobody must wait for it."""
+        if not loop.cancelled():
+            log.critical("the dispatcher has stopped", exc_info=loop.exception())
+            self._open = False
+            for ticket in list(self._tickets):
+                ticket.fail(SynthesisError("the gateway has failed; send the request to another."))
+
+
+def _unexpected(error: Exception) -> Exception | None:
+    return None if isinstance(error, WorkerLost) else error

@@ -1,0 +1,45 @@
+"""Why a job of the gateway ends without a result.
+
+SynthesisError
+├── InvalidInput, NotFound   what was asked for cannot be done; the worker said so, or the gateway
+├── Cancelled                by the caller
+├── DeadlineExceeded         the caller's deadline came first; says what the job waited for
+├── JobLost                  workers stopped or failed at it too often, each time computing it alone
+├── ShuttingDown             the gateway takes no more jobs, or had no more time for this one
+├── BundleError              (bundle.py) a reply that cannot be read; stays inside the gateway
+├── WorkerLost               (backends/base.py) stays inside the gateway: the bundle is retried, split
+└── WorkerUnavailable        (backends/base.py) stays inside the gateway: the bundle goes elsewhere
+"""
+
+from __future__ import annotations
+
+from ..bundle import Failure
+from ..errors import InvalidInput, NotFound, SynthesisError
+
+
+class Cancelled(SynthesisError):
+    """The caller took the request back."""
+
+
+class DeadlineExceeded(SynthesisError):
+    """There was no result in time."""
+
+
+class JobLost(SynthesisError):
+    """No worker could compute this job, though others may go on."""
+
+
+class ShuttingDown(SynthesisError):
+    """The gateway is closing."""
+
+
+def error_of(failure: Failure) -> SynthesisError:
+    """The exception that a worker turned into a failure."""
+    if failure.kind == "not_found":
+        error = NotFound(failure.field, "", ())
+        error.message = failure.message
+        error.args = (f"{failure.field}: {failure.message}",)
+        return error
+    if failure.kind == "invalid" and failure.field:
+        return InvalidInput(failure.field, failure.message)
+    return SynthesisError(failure.message)

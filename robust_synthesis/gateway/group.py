@@ -1,0 +1,148 @@
+"""Jobs that could share a bundle of one worker: how many of them should, and for how many steps."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
+
+from ..bundle import MAX_EVALUATIONS
+from .backends.base import ModelInfo, Worker
+from .fairness import Fairness, Who
+from .lines import Candidate, Line
+from .policy import Policy
+from .step_times import StepTimes, bucket
+
+FIRST_JOBS = 4
+"""Of a bundle for a classifier that nothing is known of: it runs one evaluation of so many jobs."""
+PADDING = 1.1
+"""A bundle leaves jobs to the next where that computes a job more cheaply by this factor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A bundle to be sent."""
+
+    worker: Worker
+    info: ModelInfo
+    size: int
+    jobs: Sequence[Candidate]
+    steps: Sequence[int]
+    """Evaluations of each job."""
+    charges: Sequence[float]
+    """To the caller of each job."""
+    at: float
+    """When it was made."""
+    expected: float
+    """Seconds that it should compute."""
+    timeout: float
+
+    @property
+    def suspect(self) -> bool:
+        return any(job.suspect for job in self.jobs)
+
+
+@dataclass
+class Group:
+    """Jobs of one classifier version and image size, as seen from one worker."""
+
+    worker: Worker
+    info: ModelInfo
+    size: int
+    policy: Policy
+    times: StepTimes
+    others: Set[str] = frozenset()
+    """Workers that could compute these jobs too."""
+    trusted_only: bool = False
+    """Leave out jobs that may have caused a loss: another bundle is outstanding, which they could take along."""
+    lines: list[tuple[Who, Line]] = field(default_factory=list)
+    total: int = 0
+    """Of its jobs, also those in flight."""
+
+    def accepts(self, job: Candidate) -> bool:
+        version = self.info.current if job.version is None else job.version == self.info.version
+        elsewhere = self.worker.name in job.avoid and not self.others <= job.avoid
+        return version and not elsewhere and not (self.trusted_only and job.suspect)
+
+    def of(self, line: Line) -> Iterator[Candidate]:
+        return (job for job in line if self.accepts(job))
+
+    def picked(self, most: int, fairness: Fairness) -> list[Candidate]:
+        """Up to `most` jobs in the order of their turns, which are charged to `fairness`."""
+        steps = self.steps_within(self._time(bucket(most)))
+        jobs = {
+            who: heapq.merge(*(self.of(line) for owner, line in self.lines if owner == who), key=_place)
+            for who in {who for who, _ in self.lines}
+        }
+        turns: dict[bool, list[tuple[tuple[float, int], Who]]] = {False: [], True: []}
+        for who in jobs:
+            heapq.heappush(turns[who[0]], (fairness.caller_rank(who), who))
+        picked: list[Candidate] = []
+        upload = 0
+        while len(picked) < most and any(turns.values()):
+            kind = min((kind for kind in turns if turns[kind]), key=fairness.kind_rank)
+            _, who = heapq.heappop(turns[kind])
+            job = next((job for job in jobs[who] if job.limit > len(picked)), None)
+            if job is None:
+                continue
+            upload += job.upload
+            if picked and upload > self.policy.bundle_bytes:
+                break
+            picked.append(job)
+            most = min(most, job.limit)
+            fairness.charge(who, self.charge(min(steps, job.evaluations(self.info.card))))
+            heapq.heappush(turns[kind], (fairness.caller_rank(who), who))
+        return picked
+
+    def largest(self, share: int) -> int:
+        """R for a worker that should have `share` jobs: at most what computes a step within two chunk targets."""
+        most, longest = self.policy.largest(self.size, share), 2 * self.policy.chunk_target(self.size)
+        while most > 1 and (self._time(most, cheapest=True) or 0.0) > longest:
+            most //= 2
+        return most
+
+    def trimmed(self, jobs: list[Candidate]) -> list[Candidate]:
+        """As many as are computed most cheaply: a batch that needs much padding costs more than one without its last jobs."""
+        costs = [self.cost(jobs[:n], cheapest=True) for n in range(1, len(jobs) + 1)]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            return jobs[:FIRST_JOBS]
+        longest = 2 * self.policy.chunk_target(self.size)
+        per_job = {n: cost / n for n, cost in enumerate(known, 1) if n == 1 or cost <= longest}
+        return jobs[: max(n for n, cost in per_job.items() if cost <= PADDING * min(per_job.values()))]
+
+    def steps(self, jobs: Sequence[Candidate]) -> list[int]:
+        """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain."""
+        interactive = any(job.interactive for job in jobs)
+        k = self.steps_within(self.cost(jobs), interactive=interactive)
+        left = [job.evaluations(self.info.card) for job in jobs]
+        return [n if n - k < k / 4 else k for n in left]
+
+    def steps_within(self, cost: float | None, *, interactive: bool = False) -> int:
+        """How many steps of `cost` seconds fit the chunk target; one where the cost is not known."""
+        target = self.policy.interactive_chunk if interactive else self.policy.chunk_target(self.size)
+        return 1 if cost is None else int(min(max(target / max(cost, 1e-9), 1), MAX_EVALUATIONS))
+
+    def cost(self, jobs: Sequence[Candidate], *, cheapest: bool = False) -> float | None:
+        """Seconds of one step of these jobs; None where nothing is known."""
+        seconds = [self._time(size, cheapest=cheapest) for size in batches(jobs)]
+        return None if None in seconds else math.fsum(s for s in seconds if s is not None)
+
+    def charge(self, evaluations: int) -> float:
+        """What a caller is charged for them, in evaluations at 64 pixels."""
+        return evaluations * (self.size / 64) ** 2
+
+    def _time(self, batch: int, *, cheapest: bool = False) -> float | None:
+        time = self.times.cost if cheapest else self.times.step
+        return time(self.worker.name, self.info, self.size, batch)
+
+
+def _place(job: Candidate) -> tuple[bool, int]:
+    return not job.tried, job.since
+
+
+def batches(jobs: Sequence[Candidate]) -> list[int]:
+    """The batches, with their padding, that a worker makes of them: `exact` jobs alone, the others together."""
+    exact = sum(job.spec.exact for job in jobs)
+    return [1] * exact + [bucket(len(jobs) - exact)] * (exact < len(jobs))

@@ -1,0 +1,136 @@
+"""One picture of a request: its pixels between two bundles, and what it puts into the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..bundle import FixedProblem, JobPart, JobReply, JobState, Output, Pixels
+from ..requests import Request
+from .lines import Candidate
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where one picture of a request stands."""
+
+    index: int
+    """Which picture."""
+    step: int
+    steps: int
+    loss: float
+    """At the last evaluation."""
+    probability: float
+    """Of the target, at the last evaluation."""
+    x: Pixels | None = None
+    """[3, H, W], where previews are wanted and the picture is not finished."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture."""
+
+    index: int
+    file: bytes
+    report: Mapping[str, Any]
+    """Predicted class, probability of the target, distances from the start."""
+    started: Mapping[str, Any]
+    """What it really ran with: target, and all parameters with defaults filled in."""
+    loss: tuple[float, ...]
+    """At every evaluation; the first is the start's."""
+    probability: tuple[float, ...]
+
+
+class Job:
+    """A picture in work. What the batcher needs to know of it is its `candidate`."""
+
+    def __init__(self, request: Request, index: int, output: Output, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.picture: Picture | None = None
+        self._request = request
+        self._index = index
+        self._output = output
+        self._state: JobState | None = None
+        self._problem: FixedProblem | None = None
+        self._address = ""
+        self._known_by: set[str] = set()
+        self._started: Mapping[str, Any] = {}
+        self._loss: list[float] = []
+        self._probability: list[float] = []
+
+    def part(self, worker: str, steps: int) -> JobPart:
+        """Its part of a bundle. What only a finishing job needs goes only where the job may finish."""
+        exact, state = self._request.spec.exact, self._state
+        if state is None:
+            return JobPart(steps, self._request, self._index, exact=exact, output=self._output)
+        finishing = steps >= state.remaining
+        return JobPart(
+            steps,
+            self._request if finishing and self._request.paste_back else None,
+            self._index,
+            state if finishing and self._request.spec.use_best else dataclasses.replace(state, best_x=None),
+            self._problem if self.needs_problem(worker) else None,
+            self._address,
+            exact,
+            self._output if finishing else None,
+        )
+
+    def needs_problem(self, worker: str) -> bool:
+        """Whether the worker has not been sent its fixed problem."""
+        return self._state is not None and worker not in self._known_by
+
+    def forget(self, worker: str) -> None:
+        """The worker does not have its problem any more."""
+        self._known_by.discard(worker)
+
+    def take(self, reply: JobReply, worker: str) -> bool:
+        """Go on from a worker's reply, which is no failure. False, and nothing has changed, where it makes no sense."""
+        state, picture = reply.state, reply.picture
+        evaluations = len(self._loss) + len(reply.loss)
+        if not reply.loss or len(reply.probability) != len(reply.loss) or (state is None) == (picture is None):
+            return False
+        if state is not None and self._state is None and reply.problem is None:
+            return False
+        if state is not None and self._state is not None and state.remaining >= self._state.remaining:
+            return False
+        self._loss += reply.loss
+        self._probability += reply.probability
+        self._started = reply.started or self._started
+        self._known_by.add(worker)
+        if picture is not None:
+            loss, probability = tuple(self._loss), tuple(self._probability)
+            self.picture = Picture(self._index, picture, reply.report, self._started, loss, probability)
+            self._state = self._problem = None
+        elif state is not None:
+            if reply.problem is not None:
+                self._problem, self._address = reply.problem, reply.problem.address
+            best_x = self._state.best_x if state.best_x is None and self._state is not None else state.best_x
+            self._state = dataclasses.replace(state, best_x=best_x)
+        self._evaluations = evaluations + self.remaining
+        self.candidate.upload = self._upload()
+        return True
+
+    @property
+    def remaining(self) -> int:
+        """Evaluations still to do, once it has begun."""
+        return 0 if self._state is None else self._state.remaining
+
+    def progress(self, *, preview: bool) -> Progress:
+        """After a bundle. T steps need T + 1 evaluations."""
+        steps = self._evaluations - 1
+        x = self._state.x if preview and self._state is not None else None
+        step = steps - max(0, self.remaining - 1)
+        return Progress(self._index, step, steps, self._loss[-1], self._probability[-1], x)
+
+    def _upload(self) -> int:
+        """Bytes that it will add to a bundle at most, but for its problem, which seldom travels."""
+        if self._state is None:
+            return 0
+        return 2 * self._state.x.nbytes + request_bytes(self._request) * self._request.paste_back
+
+
+def request_bytes(request: Request) -> int:
+    """Of its pictures."""
+    return sum(len(file) for file in (request.image, request.mask) if isinstance(file, bytes))

@@ -1,0 +1,56 @@
+"""The numbers that the batcher's decisions rest on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long something is left alone that has failed: twice as long each time, less a random part of up to half."""
+
+    first: float
+    longest: float
+
+    def seconds(self, failures: int, jitter: float) -> float:
+        """After so many failures in a row, at least one; `jitter` is in [0, 1]."""
+        return float(min(self.longest, self.first * 2.0 ** min(failures - 1, 30))) * (1 - jitter / 2)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Times are in seconds."""
+
+    chunk: tuple[float, float] = (0.15, 0.3)
+    """That a bundle computes for, at up to 64 pixels and at 224 and above."""
+    interactive_chunk: float = 0.05
+    interactive_weight: float = 4.0
+    """How many times the share of all others the interactive jobs get at most while others wait."""
+    patience: int = 3
+    """Losses in a row, computed alone, after which a job is given up."""
+    bundle_bytes: int = 16 * 2**20
+    """A bundle takes no further job beyond this; one job alone may be larger."""
+    shortest_timeout: float = 5.0
+    timeout_factor: float = 20.0
+    """Bundle timeout as a multiple of its expected compute time."""
+    first_use: float = 30.0
+    """Added to the timeout where a worker has not run this batch size before: kernels are chosen, graphs captured."""
+    lost: Backoff = Backoff(0.2, 10.0)
+    """Of a worker that lost a bundle."""
+    unavailable: Backoff = Backoff(0.05, 2.0)
+    refused: Backoff = Backoff(1.0, 60.0)
+    """Of a worker's model whose reply could not be read, or that could not read the bundle."""
+
+    def chunk_target(self, size: int) -> float:
+        """That a bundle should compute for at `size` pixels."""
+        share = (size**2 - 64**2) / (224**2 - 64**2)
+        return self.chunk[0] + (self.chunk[1] - self.chunk[0]) * min(max(share, 0.0), 1.0)
+
+    def largest(self, size: int, jobs: int) -> int:
+        """R, the most jobs of a bundle, where a worker's share is `jobs`: more would gain little, or take too long to send."""
+        if size <= 64 and jobs >= 64:
+            return 32
+        return next((most for side, most in ((112, 16), (224, 8), (448, 4)) if size <= side), 2)
+
+    def timeout(self, expected: float, *, first_use: bool) -> float:
+        return max(self.shortest_timeout, self.timeout_factor * expected) + self.first_use * first_use

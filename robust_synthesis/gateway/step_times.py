@@ -1,0 +1,77 @@
+"""How long a step takes, for each worker, classifier, image size and batch size: measured, or guessed until it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .backends.base import ModelInfo
+
+BUCKETS = (1, 2, 4, 8, 16, 32)
+"""Workers pad batches to these sizes, as `engine.run` says."""
+WEIGHT = 0.3
+"""Of a new measurement against the average of those before it."""
+
+
+def bucket(jobs: int) -> int:
+    """The smallest bucket that holds so many jobs."""
+    return next(size for size in BUCKETS if size >= jobs)
+
+
+class StepTimes:
+    """Seconds of one step of a batch."""
+
+    def __init__(self) -> None:
+        self._measured: dict[tuple[str, str, int], dict[int, float]] = {}
+
+    def learn(self, worker: str, model: str, size: int, batches: Sequence[tuple[int, int, float]]) -> None:
+        """Take in what a reply measured: (bucket, steps, seconds) of every batch that ran."""
+        measured = self._measured.setdefault((worker, model, size), {})
+        for batch in {batch for batch, steps, _ in batches if steps > 0}:
+            runs = [(steps, seconds) for size_, steps, seconds in batches if size_ == batch]
+            new = sum(seconds for _, seconds in runs) / sum(steps for steps, _ in runs)
+            old = measured.get(batch, new)
+            # A first use is much slower than what follows, and should not be remembered for long.
+            measured[batch] = new if new < old / 2 else old + WEIGHT * (new - old)
+
+    def forget(self, worker: str) -> None:
+        self._measured = {key: times for key, times in self._measured.items() if key[0] != worker}
+
+    def step(self, worker: str, info: ModelInfo, size: int, batch: int) -> float | None:
+        """Best guess for a batch of this bucket; None where nothing is known of this classifier on this worker."""
+        measured = self._measured.get((worker, info.name, size))
+        pixels = (size / info.card.size) ** 2
+        if not measured:
+            return _curve(info.step_seconds, batch) * pixels if info.step_seconds else None
+        if batch in measured:
+            return measured[batch]
+        near = min(measured, key=lambda known: max(known / batch, batch / known))
+        if info.step_seconds:
+            return measured[near] * _curve(info.step_seconds, batch) / _curve(info.step_seconds, near)
+        return measured[near] * max(1.0, batch / near)
+
+    def cost(self, worker: str, info: ModelInfo, size: int, batch: int) -> float | None:
+        """As `step`, but never more than that of two batches of half the size: for choosing between batch sizes.
+
+        So a batch size whose first use was slow is tried again.
+        """
+        known = self.step(worker, info, size, batch)
+        if known is None or batch == 1:
+            return known
+        half = self.cost(worker, info, size, batch // 2)
+        return known if half is None else min(known, 2 * half)
+
+
+def _curve(measured: Mapping[int, float], batch: int) -> float:
+    """Linear between the batch sizes of the warm-up, and beyond the last."""
+    points = sorted(measured.items())
+    below = [point for point in points if point[0] <= batch]
+    above = [point for point in points if point[0] > batch]
+    if not below:
+        return points[0][1]
+    if above:
+        low, high = below[-1], above[0]
+    elif len(below) > 1:
+        low, high = below[-2], below[-1]
+    else:
+        return below[0][1] * batch / below[0][0]
+    return low[1] + max(0.0, high[1] - low[1]) * (batch - low[0]) / (high[0] - low[0])
