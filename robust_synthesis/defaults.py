@@ -1,4 +1,4 @@
-"""The parameters a task runs with: the caller's, else the card's, else the paper's scaled to the image size."""
+"""The parameters a task runs with: the caller's, else the card's, else the paper's, both scaled to the image size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from .model_folder import Card
 from .specs import Spec
 
 PAPER_SIZE = 224
+MASKED = 1 / 8
+"""Share of a picture that a mask is taken to mark: a square of about a third of its side."""
 
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "maximize_class": {"epsilon": 40.0, "step_size": 1.0, "steps": 60},
@@ -26,15 +28,28 @@ def resolve(spec: Spec, card: Card, size: int) -> dict[str, Any]:
     """Every optional parameter of the task with the value it will have at `size` pixels.
 
     A step size that nobody chose follows the epsilon and the number of steps, so that asking for fewer steps or a larger
-    ball still reaches the ball's edge.
+    ball still reaches the ball's edge. A norm without an epsilon gets that of the L2 ball, spread evenly over the d values
+    that may change: epsilon / sqrt(d) in L-inf, so that the corners of the one touch the edge of the other.
     """
-    paper = dict(PAPER[spec.task])
-    for name in ("epsilon", "step_size"):
-        paper[name] *= size / PAPER_SIZE
-    chosen = {"norm": "l2", **paper, **card.defaults.get(spec.task, {})}
-    given = {name: value for name in chosen if (value := getattr(spec, name, None)) is not None}
-    reach = chosen["step_size"] * chosen["steps"] / chosen["epsilon"] if chosen["epsilon"] else 1.0
-    resolved = chosen | given
+    values = 3 * size**2 * (MASKED if spec.needs_mask else 1)
+    paper = {"norm": "l2", **_scaled(PAPER[spec.task], "l2", size / PAPER_SIZE)}
+    own = card.defaults.get(spec.task, {})
+    tuned = _over(paper, _scaled(own, own.get("norm", "l2"), size / card.size), values)
+    return _over(tuned, {name: value for name in tuned if (value := getattr(spec, name, None)) is not None}, values)
+
+
+def _scaled(parameters: Mapping[str, Any], norm: str, factor: float) -> dict[str, Any]:
+    """Lengths for a picture of another side; L-inf ones are per value, so they stay."""
+    lengths = {"epsilon", "step_size"} & parameters.keys() if norm != "linf" else set()
+    return {**parameters, **{name: parameters[name] * factor for name in lengths}}
+
+
+def _over(chosen: Mapping[str, Any], given: Mapping[str, Any], values: float) -> dict[str, Any]:
+    """`chosen` with what is `given` in its place, and the lengths that are not given fitted to it."""
+    root = (chosen["norm"] == "linf") - (given.get("norm", chosen["norm"]) == "linf")
+    lengths = {name: chosen[name] * values ** (root / 2) for name in ("epsilon", "step_size")}
+    resolved = {**chosen, **lengths, **given}
     if "step_size" not in given and given.keys() & {"epsilon", "steps"} and resolved["norm"] != "none":
+        reach = chosen["step_size"] * chosen["steps"] / chosen["epsilon"] if chosen["epsilon"] else 1.0
         resolved["step_size"] = max(reach * resolved["epsilon"] / resolved["steps"], 1e-6)
     return resolved

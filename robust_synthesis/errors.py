@@ -27,18 +27,24 @@ class InvalidInput(SynthesisError):
 
 
 class NotFound(InvalidInput):
-    """A name that does not exist, with the names that do, or `none` where there are none."""
+    """A name that does not exist, with the names that do, or `none` where there are none.
 
-    def __init__(self, field: str, name: str, known: Iterable[str], *, none: str = "there are none.") -> None:
+    `kind` says what it would be the name of, where that is not what the field is called.
+    """
+
+    def __init__(
+        self, field: str, name: str, known: Iterable[str], *, kind: str = "", none: str = "there are none."
+    ) -> None:
         names = list(known)
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        folded = {known_name.casefold(): known_name for known_name in names}
+        near = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
         if near:
             hint = f"did you mean {' or '.join(near)}?"
         elif len(names) <= 20:
             hint = f"choose one of {', '.join(names)}." if names else none
         else:
             hint = f"choose one of {', '.join(names[:12])}, ... ({len(names)} in all)."
-        super().__init__(field, f"there is no {field} {name!r}; {hint}")
+        super().__init__(field, f"there is no {kind or field} {name!r}; {hint}")
         self.name = name
         self.known = names
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
@@ -27,6 +27,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `out` when the block ends well, and leaves nothing behind when it does not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        folder, older = Path(name) / "new", Path(name) / "older"
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            out.rename(older)
+        try:
+            folder.rename(out)
+        except BaseException:
+            if older.exists():
+                older.rename(out)
+            raise
 
 
 def check_writable(path: Path, field: str = "out") -> None:

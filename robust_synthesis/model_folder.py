@@ -135,14 +135,14 @@ class Card:
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
-    def class_index(self, name: str, field: str = "class") -> int:
-        """Index of a class given by name (in any case) or by number. Raises NotFound with near names."""
+    def class_index(self, name: str) -> int:
+        """Index of a class given by name (in any case) or by number. Raises NotFound with near names for `target`."""
         folded = name.strip().casefold()
         names, numbers = [known.casefold() for known in self.classes], [str(i) for i in range(len(self.classes))]
         for known in (names, numbers):  # a class may be called by the number of another
             if folded in known:
                 return known.index(folded)
-        raise NotFound(field, name, self.classes)
+        raise NotFound("target", name, self.classes, kind="class")
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,11 @@ from .engine import networks, weights
 from .engine.classifier import Classifier
 from .engine.seeds import Seeds
 from .files import atomic_write
-from .imaging import to_image
+from .imaging import save, to_image
 from .model_folder import SEEDS, UNITS, UNITS_SHEET, WEIGHTS, Card, ModelFolder, write_card
-from .units import Unit, Units
+from .training.catalogue import collect_units
+from .training.datasets import ImageSet
+from .units import Units
 
 CLASSES = ("circle", "square", "stripes", "waves")
 SIZE = 16
@@ -102,8 +104,7 @@ def tiny_classifier(seed: int = 0, card: Card | None = None, *, precision: str =
     network = tiny_network(seed, classes=len(card.classes), architecture=card.architecture)
     pixels, labels = pictures(len(card.classes), card.size, seed)
     seeds = Seeds.fit(pixels, labels, len(card.classes), side=min(16, card.size), rank=8)
-    bare = Classifier(network, card, device="cpu")
-    units, _ = _catalogue(bare, pixels, labels)
+    units, _ = _catalogue(network, card, seed)
     return Classifier(network, card, seeds=seeds, units=units, device="cpu", precision=precision)
 
 
@@ -114,14 +115,13 @@ def tiny_model_folder(
     card = card or tiny_card()
     network = tiny_network(seed, classes=len(card.classes), architecture=card.architecture)
     pixels, labels = pictures(len(card.classes), card.size, seed)
-    units, sheet = _catalogue(Classifier(network, card, device="cpu"), pixels, labels)
+    units, sheet = _catalogue(network, card, seed)
     path.mkdir(parents=True, exist_ok=True)
     weights.write(path / WEIGHTS, network.state_dict(), weights_format)
     Seeds.fit(pixels, labels, len(card.classes), side=min(16, card.size), rank=8).save(path / SEEDS)
     with atomic_write(path / UNITS) as file:
         file.write(json.dumps([dataclasses.asdict(unit) for unit in units.units]).encode())
-    with atomic_write(path / UNITS_SHEET) as file:
-        sheet.save(file, "WEBP", lossless=True)
+    save(sheet, path / UNITS_SHEET)
     return write_card(path, card)
 
 
@@ -147,18 +147,9 @@ def mask(size: int = SIZE) -> Image.Image:
     return drawn
 
 
-@torch.no_grad()
-def _catalogue(classifier: Classifier, pixels: Tensor, labels: Tensor) -> tuple[Units, Image.Image]:
-    """Units named after the class of the picture that activates each most, strongest first, and those pictures in a row."""
-    strength, row = classifier.logits_and_latent(pixels)[1].max(0)
-    order = [int(i) for i in strength.argsort(descending=True) if strength[i] > 0]
-    units = []
-    sheet = Image.new("RGB", (classifier.card.size * max(1, len(order)), classifier.card.size))
-    for place, unit in enumerate(order):
-        best = int(row[unit])
-        name = classifier.card.classes[int(labels[best])]
-        units.append(
-            Unit(index=unit, name=f"{name} {unit}", activation=round(float(strength[unit]), 4), classes={name: 1})
-        )
-        sheet.paste(to_image(pixels[best].numpy()), (place * classifier.card.size, 0))
+def _catalogue(network: networks.Network, card: Card, seed: int) -> tuple[Units, Image.Image]:
+    """The units that `pictures` activate, and the sheet that shows it."""
+    pixels, labels = pictures(len(card.classes), card.size, seed)
+    seen = ImageSet((pixels * 255).round().byte(), labels, list(card.classes))
+    units, sheet = collect_units(Classifier(network, card, device="cpu"), seen)
     return Units(tuple(units)), sheet

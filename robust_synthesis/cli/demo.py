@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SHEET = "contact-sheet.png"
 SHOWN = 5
 """Pictures of the way there, on the sheet."""
+FRAMES = 4 * SHOWN
+"""To choose them from."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -37,7 +39,9 @@ def add_parser(verbs: Any) -> None:
         "--out", type=Path, default=Path("out/demo"), metavar="FOLDER", help="where to write (%(default)s)"
     )
     parser.add_argument("--image", type=Path, metavar="FILE", help="your own photo instead of scikit-image's cat")
-    parser.add_argument("--class", dest="target", default="cat", metavar="NAME", help="what it shows (%(default)s)")
+    parser.add_argument(
+        "--class", dest="target", metavar="NAME", help="what it shows (default: what the classifier sees in it)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (%(default)s)")
     add_model(parser)
 
@@ -50,7 +54,7 @@ class Example:
     title: str
     inputs: list[Cell]
     run: Callable[..., Result]
-    """Takes `frames` and `on_progress`."""
+    """Takes `seed`, `frames` and `on_progress`."""
     side_by_side: bool = False
     """Show the results of many pictures rather than the way to one."""
 
@@ -59,20 +63,19 @@ def run(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     check_writable(options.out / SHEET)
     synthesizer = load(options)
-    classes = synthesizer.classifier.card.classes
-    target = classes[synthesizer.classifier.card.class_index(options.target)]
+    card = synthesizer.classifier.card
     photo = imaging.decode(options.image) if options.image else _cat()
+    target = _shown(synthesizer, photo, options)
     rows: list[Row] = []
     reports: dict[str, Any] = {}
-    for example in _examples(synthesizer, photo, target, options.seed):
+    for example in _examples(synthesizer, photo, target):
         with progress_bar(example.title) as on_progress:
-            result = example.run(frames=SHOWN, on_progress=on_progress)
+            result = example.run(seed=options.seed, frames=FRAMES, on_progress=on_progress)
         row = _row(example, result)
         rows.append(row)
         reports[example.name] = result.report()
         imaging.save(draw([row], side=192), options.out / f"{example.name}.png")
         print(f"{example.name:20} {result.seconds:5.1f} s   {row.note}")
-    card = synthesizer.classifier.card
     title = f"Robust Synthesis: every task with one classifier, {card.name} ({card.size} px)"
     imaging.save(draw(rows, title=title), options.out / SHEET)
     seconds = time.perf_counter() - started
@@ -81,10 +84,20 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(rows)} tasks in {seconds:.0f} s; look at {options.out / SHEET}")
 
 
-def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: int) -> Iterator[Example]:
+def _shown(synthesizer: Synthesizer, photo: Image.Image, options: argparse.Namespace) -> str:
+    """The class of the photo: as it is named, ours known, any other predicted."""
+    card = synthesizer.classifier.card
+    if options.target is not None:
+        return card.classes[card.class_index(options.target)]
+    if options.image is None and "cat" in card.classes:
+        return "cat"
+    return next(iter(synthesizer.classify(photo, top=1)))
+
+
+def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str) -> Iterator[Example]:
     card = synthesizer.classifier.card
     size = card.size
-    small = imaging.to_image(imaging.to_square(photo, size))
+    small = imaging.squared(photo, size)
     seen = Cell(small, f"input: {target}")
     others = [name for name in card.classes if name != target]
     goal = "dog" if "dog" in others else others[0]
@@ -96,7 +109,7 @@ def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: i
             f"generate-{start}",
             title,
             [],
-            lambda start=start, **kw: _every_class(synthesizer, start=start, seed=seed, **kw),
+            lambda start=start, **kw: _every_class(synthesizer, start=start, **kw),
             side_by_side=True,
         )
     hole = size * 3 // 8
@@ -113,7 +126,7 @@ def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str, seed: i
         [seen],
         lambda **kw: synthesizer.translate(small, goal, **kw),
     )
-    low = imaging.to_image(imaging.to_square(photo, size // 4))
+    low = imaging.squared(photo, size // 4)
     yield Example(
         "super-resolve",
         f"Super-resolution x4, {size // 4} to {size} pixels",
@@ -173,7 +186,11 @@ def _row(example: Example, result: Result) -> Row:
 
 
 def _way(picture: Picture) -> list[Cell]:
-    return [Cell(frame, "start" if step == 0 else f"step {step}") for step, frame in picture.frames[:SHOWN]]
+    """The start, and pictures at even distances between it and the end."""
+    way = [frame for frame in picture.frames if frame[0] < picture.steps]
+    wanted = [picture.steps * i / SHOWN for i in range(SHOWN)]
+    chosen = dict(min(way, key=lambda frame: abs(frame[0] - step)) for step in wanted)
+    return [Cell(frame, "start" if step == 0 else f"step {step}") for step, frame in chosen.items()]
 
 
 def _note(result: Result, before: float, after: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..files import check_writable
 from ..model_folder import CARD, find
 from .options import progress_bar_for_counts
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..engine.classifier import Classifier
 
 DATA_VARIABLE = "ROBUST_SYNTHESIS_DATA"
+PRECISION = "auto"
+"""Pictures are made for measuring as they are for users; attacks and judges compute in fp32 whatever this says."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -44,10 +47,12 @@ def add_parser(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     from ..engine.classifier import Classifier
     from ..evaluation import EvaluationOptions, evaluate
+    from ..evaluation.report import FILE
     from ..training import datasets
 
     path = find(options.model)
-    classifier = Classifier.load(path, device=options.device)
+    check_writable(path / FILE, "model")
+    classifier = Classifier.load(path, device=options.device, precision=PRECISION)
     chosen = EvaluationOptions(
         only=tuple(part.strip().replace("-", "_") for part in options.only.split(",") if part.strip()),
         images=options.images,
@@ -59,12 +64,13 @@ def run(options: argparse.Namespace) -> None:
     )
     source = _data(options.data, classifier)
     size = classifier.card.size
-    generates = not chosen.only or "generation" in chosen.only
+    judge = _other(options.judge, path, "judge", options.device)
+    generates = judge is not None and (not chosen.only or "generation" in chosen.only)
     with progress_bar_for_counts() as on_progress:
         found = evaluate(
             classifier,
             datasets.load(source, "test", size=size),
-            judge=_other(options.judge, path, "judge", options.device),
+            judge=judge,
             contrast=_other(options.standard_model, path, "standard", options.device),
             train=datasets.load(source, "train", size=size) if generates else None,
             options=chosen,
@@ -90,7 +96,7 @@ def _data(given: str | None, classifier: Classifier) -> str:
 def _other(given: str | None, path: Path, role: str, device: str | None) -> Classifier | None:
     from ..engine.classifier import Classifier
 
-    if given is not None:
-        return Classifier.load(given, device=device)
     sibling = path.with_name(f"{path.name}-{role}")
-    return Classifier.load(sibling, device=device) if (sibling / CARD).is_file() else None
+    if given is None and not (sibling / CARD).is_file():
+        return None
+    return Classifier.load(given or sibling, device=device, precision=PRECISION)

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InvalidInput, SynthesisError
-from . import classify, compare, demo, evaluate, import_checkpoint, models, synthesize, train
+from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, synthesize, train, worker
 
-VERBS = (synthesize, classify, compare, demo, models, train, evaluate, import_checkpoint)
+VERBS = (synthesize, classify, compare, demo, models, archive, worker, train, evaluate, import_checkpoint)
+OPTIONS = {"target": "class"}
+"""What a field is called on the command line, where that differs."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         print(end="", flush=True)  # so that a reader who has gone is noticed here
     except InvalidInput as error:
-        return _refuse(options, f"{error.field.replace('_', '-')}: {error.message}")  # as the option is written
+        return _refuse(options, f"{OPTIONS.get(error.field, error.field).replace('_', '-')}: {error.message}")
     except SynthesisError as error:
         return _refuse(options, str(error))
     except ModuleNotFoundError as error:

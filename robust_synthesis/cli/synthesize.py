@@ -23,8 +23,8 @@ HELP: dict[type[specs.Spec], str] = {
     specs.MaximizeClass: "add the features of a class to an image",
 }
 
-MAX_SIDE = 16_384
-"""Of an enlarged picture, pixels."""
+MAX_SIDE = 16_383
+"""Of an enlarged picture, pixels; it is also the most that WebP can hold."""
 
 _AIM = "the class to aim at"
 _CLASS_HELP: dict[type[specs.Spec], str] = {
@@ -118,6 +118,7 @@ def run(options: argparse.Namespace) -> None:
         raise InvalidInput("enlarge", f"is {options.enlarge}; give a whole number from 1 to 64.")
     _check_outputs(options)
     synthesizer = load(options)
+    _check_side(options, synthesizer.classifier.card.size)
     with progress_bar(kind.task) as on_progress:
         result = synthesizer.make(
             spec,
@@ -138,17 +139,32 @@ def _check_outputs(options: argparse.Namespace) -> None:
     imaging.check_suffix(options.out)
     if options.gif:
         imaging.check_suffix(options.gif, animated=True, field="gif")
-    given = {field: path for field in ("out", "gif", "report") if (path := getattr(options, field)) is not None}
-    for field, path in given.items():
+    count = getattr(options, "count", 1)
+    given = [("report", options.report)] if options.report else []
+    for field, path in (("out", options.out), ("gif", options.gif)):
+        given += [(field, _numbered(path, index, count)) for index in range(count) if path]
+    for field, path in given:
         check_writable(path, field)
-    if len({path.resolve() for path in given.values()}) < len(given):
+    if len({path.resolve() for _, path in given}) < len(given):
         raise InvalidInput("out", "two outputs have the same name; give each its own.")
 
 
-def _write(options: argparse.Namespace, result: Result) -> None:
-    largest = max(max(picture.image.size) for picture in result.pictures) * options.enlarge
-    if options.enlarge > 1 and largest > MAX_SIDE:
+def _check_side(options: argparse.Namespace, size: int) -> None:
+    """The same, once the classifier's size is known."""
+    side = options.size or size
+    if getattr(options, "paste_back", False):
+        header = imaging.header(options.image)
+        side = max(header.width, header.height)
+    if side * options.enlarge <= MAX_SIDE:
+        return
+    if options.enlarge > 1:
+        largest = side * options.enlarge
         raise InvalidInput("enlarge", f"makes a side of {largest} pixels; choose at most {MAX_SIDE} together.")
+    if options.out.suffix.lower() == ".webp":
+        raise InvalidInput("out", f"is WebP, which cannot hold {side} pixels; write a PNG.")
+
+
+def _write(options: argparse.Namespace, result: Result) -> None:
     for picture in result.pictures:
         path = _numbered(options.out, picture.index, len(result.pictures))
         image = picture.image

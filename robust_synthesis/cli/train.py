@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, InvalidInput, SynthesisError
-from ..model_folder import WEIGHTS, Card, ModelFolder, find
+from ..errors import DataError, InvalidInput
+from ..files import check_writable
+from ..model_folder import CARD
+from ..training.architecture import NETWORKS, architecture, with_stem
 from .options import progress_bar_for_counts
 
 if TYPE_CHECKING:
-    from ..engine.networks import Network
-    from ..training.config import TrainConfig
     from ..training.datasets import ImageSet
-    from ..training.trainer import EpochReport, Normaliser, Trainer
-
-NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet18": {"kind": "resnet", "block": "basic", "depths": [2, 2, 2, 2], "width": 64},
-    "resnet34": {"kind": "resnet", "block": "basic", "depths": [3, 4, 6, 3], "width": 64},
-    "resnet50": {"kind": "resnet", "block": "bottleneck", "depths": [3, 4, 6, 3], "width": 64},
-    "plain": {"kind": "plain"},
-}
+    from ..training.trainer import EpochReport, Trainer
 
 
 def add_parser(verbs: Any) -> None:
@@ -111,6 +101,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from ..training import datasets, publish
     from ..training.config import TrainConfig
+    from ..training.parent import Parent
     from ..training.trainer import Trainer
 
     # Whatever can be refused is refused before the hours of training.
@@ -118,22 +109,22 @@ def run(options: argparse.Namespace) -> None:
         raise InvalidInput("measure", f"is {options.measure}; give a number of test images, or 0.")
     options.out = options.out.absolute()
     publish.kept_defaults(options.out)
+    check_writable(options.out / CARD)
     names = {field.name for field in dataclasses.fields(TrainConfig)} & vars(options).keys()
     config = TrainConfig(**{name: getattr(options, name) for name in names})
-    start = _Start.read(options.init) if options.init else None
-    network = dict(start.card.architecture) if start else _architecture(options)
+    parent = Parent(options.init) if options.init else None
+    own = {name: getattr(options, name) for name in ("width", "depths", "stem")}
+    network = parent.architecture if parent else architecture(options.network, **own)
     data = datasets.load(options.data, "train", size=options.size, limit=options.limit)
     _check_classes(data, options.seeds)
-    if start is None and network["kind"] == "resnet":
-        network.setdefault("stem", "small" if data.size <= 64 else "large")
-    config = dataclasses.replace(config, architecture=network)
+    config = dataclasses.replace(config, architecture=network if parent else with_stem(network, data.size))
     name = options.name or options.out.name
     trainer = Trainer(
         config,
         data,
         options.run_dir or Path("runs") / name,
-        init=start.network(data.class_names, config.seed) if start else None,
-        normaliser=start.normaliser() if start else None,
+        init=parent.network(data.class_names, config.seed) if parent else None,
+        normaliser=parent.normaliser if parent else None,
     )
     resumed = trainer.resume()
     if trainer.rank.index == 0 and resumed:
@@ -142,22 +133,8 @@ def run(options: argparse.Namespace) -> None:
     if trainer.rank.index == 0:
         _publish(options, name, trainer, data)
         if options.measure:
-            _measure(options.out, config, options.measure)
+            _measure(options, trainer)
     trainer.close()
-
-
-def _architecture(options: argparse.Namespace) -> dict[str, Any]:
-    network = dict(NETWORKS[options.network])
-    given = {name: getattr(options, name) for name in ("width", "depths", "stem") if getattr(options, name) is not None}
-    if given and network["kind"] != "resnet":
-        raise InvalidInput(next(iter(given)), f"does not apply to the network {options.network}; leave it out.")
-    if given.get("width", 1) < 1:
-        raise InvalidInput("width", f"is {options.width}; give a number of channels from 1.")
-    if "depths" in given:
-        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", options.depths):
-            raise InvalidInput("depths", f"is {options.depths!r}; give whole numbers from 1, such as 2,2,2,2.")
-        given["depths"] = [int(depth) for depth in options.depths.split(",")]
-    return network | given
 
 
 def _check_classes(data: ImageSet, seeds: bool) -> None:
@@ -167,42 +144,6 @@ def _check_classes(data: ImageSet, seeds: bool) -> None:
                 "a Gaussian seed needs at least 2, or give --no-seeds" if seeds and count else "add some or remove it"
             )
             raise DataError(f"data: class {name!r} has {int(count)} images; {needs}.")
-
-
-@dataclass(frozen=True)
-class _Start:
-    """The model folder that a run fine-tunes."""
-
-    path: Path
-    card: Card
-
-    @classmethod
-    def read(cls, model: str) -> _Start:
-        folder = ModelFolder.open(find(model))
-        return cls(folder.path, folder.card)
-
-    def network(self, classes: list[str], seed: int) -> Network:
-        """Its network; the head is new when the classes are others."""
-        import torch
-
-        from ..engine import networks, weights
-
-        torch.manual_seed(seed)
-        network = networks.build(self.card.architecture, len(classes))
-        state = weights.read(self.path / WEIGHTS)
-        if list(self.card.classes) != classes:
-            state |= {f"fc.{key}": value for key, value in network.fc.state_dict().items()}
-        weights.fill(network, state, str(self.path / WEIGHTS))
-        return network
-
-    def normaliser(self) -> Normaliser:
-        """The statistics that the network is used to."""
-        import torch
-
-        from ..training.trainer import Normaliser
-
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std))
-        return Normaliser(mean, std)
 
 
 def _train(trainer: Trainer) -> None:
@@ -260,32 +201,9 @@ def _publish(options: argparse.Namespace, name: str, trainer: Trainer, data: Ima
     print(f"{folder.path}: version {folder.version}")
 
 
-def _measure(path: Path, config: TrainConfig, images: int) -> None:
-    """Accuracy on the test split, robust at the radius trained for, onto the card; says so where that is not possible."""
-    from ..engine.classifier import Classifier
-    from ..evaluation import EvaluationOptions, evaluate
-    from ..training import datasets
+def _measure(options: argparse.Namespace, trainer: Trainer) -> None:
+    from ..training.measurement import measure
 
-    if "test" not in datasets.splits(config.data):
-        print("not measured: the data has no test split")
-        return
-    if find_spec("pyautoattack") is None:
-        print("not measured: robust accuracy needs pyautoattack; pip install 'robust-synthesis[evaluate]'")
-        return
-    classifier = Classifier.load(path)
-    radii = {"l2": None, "linf": None} | {config.norm: config.epsilon}
-    chosen = EvaluationOptions(only=("accuracy",), images=images, l2=radii["l2"], linf=radii["linf"])
-    try:
-        test = datasets.load(config.data, "test", size=classifier.card.size)
-        with progress_bar_for_counts() as on_progress:
-            found = evaluate(classifier, test, options=chosen, on_progress=on_progress)
-    except SynthesisError as error:
-        print(f"not measured: {error}")
-        return
-    found.keep(path)
-    measured = found.headline()
-    clean, (robust,) = measured["clean_accuracy"], measured["robust_accuracy"]
-    print(
-        f"test: clean {clean['value']:.1%} of {clean['count']}, robust {robust['value']:.1%} of {robust['count']} "
-        f"(AutoAttack, {robust['norm']} {robust['epsilon']:g})"
-    )
+    with progress_bar_for_counts() as on_progress:
+        line = measure(options.out, trainer.config, options.measure, on_progress)
+    print(line)

@@ -8,11 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
-from ..model_folder import WEIGHTS, Card, ModelFolder, find
+from ..model_folder import Card, ModelFolder, find
 from ..units import Units
 from . import networks, weights
-from .precision import autocast, choose_device
+from .precision import autocast, choose_device, choose_precision, compute_exactly
 from .seeds import Seeds
 
 
@@ -38,7 +37,8 @@ class Classifier:
         self.seeds = seeds
         self.units = units or Units()
         self.device = choose_device(device)
-        self.precision = precision
+        compute_exactly(self.device)
+        self.precision = choose_precision(self.device, precision)
         self.network = networks.fold(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(card.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(card.std, device=self.device).view(1, 3, 1, 1)
@@ -50,22 +50,15 @@ class Classifier:
         Raises NotFound, or ModelError for a folder that is incomplete, damaged or does not fit its card.
         """
         folder = ModelFolder.open(find(model))
-        card = folder.card
-        path = folder.path / WEIGHTS
-        state = weights.read(path)
-        try:
-            with torch.device("meta"):  # a card may name a network that does not fit into memory
-                weights.check(networks.build(card.architecture, len(card.classes)), state, str(path))
-            network = networks.build(card.architecture, len(card.classes))
-        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ModelError(
-                f"model: {folder.path} has an architecture that this version cannot build ({reason})."
-            ) from error
-        weights.fill(network, state, str(path))
-        seeds = Seeds.load(folder, classes=len(card.classes))
-        units = Units.load(folder)
-        return cls(network, card, version=folder.version, seeds=seeds, units=units, device=device, precision=precision)
+        return cls(
+            weights.load_network(folder),
+            folder.card,
+            version=folder.version,
+            seeds=Seeds.load(folder, classes=len(folder.card.classes)),
+            units=Units.load(folder),
+            device=device,
+            precision=precision,
+        )
 
     def normalise(self, x: Tensor) -> Tensor:
         """(clamp(x, 0, 1) - mean) / std."""

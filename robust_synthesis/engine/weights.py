@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..files import atomic_write
-from .networks import Network
+from ..model_folder import WEIGHTS, ModelFolder
+from .networks import Network, build
 
 SCALE = ".scale"
 FORMATS = ("fp32", "fp16", "int8")
@@ -86,3 +87,20 @@ def fill(network: Network, state: Mapping[str, Tensor], origin: str) -> None:
     check(network, state, origin)
     kept = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     network.load_state_dict(kept, strict=False)
+
+
+def load_network(folder: ModelFolder) -> Network:
+    """The network of a model folder. Raises ModelError when the card's cannot be built, or the weights do not fit it."""
+    card, path = folder.card, folder.path / WEIGHTS
+    state = read(path)
+    try:
+        with torch.device("meta"):  # a card may name a network that does not fit into memory
+            check(build(card.architecture, len(card.classes)), state, str(path))
+        network = build(card.architecture, len(card.classes))
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"model: {folder.path} has an architecture that this version cannot build ({reason})."
+        ) from error
+    fill(network, state, str(path))
+    return network

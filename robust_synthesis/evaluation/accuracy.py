@@ -155,8 +155,7 @@ def _attack(
     exact = full_precision(classifier)
     x, y = images.floats(slice(None)), images.labels
     devices = [exact.device] if exact.device.type == "cuda" else []
-    tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with torch.random.fork_rng(devices), tf32, _warnings() as warnings:
+    with torch.random.fork_rng(devices), _warnings() as warnings:
         attack = AutoAttack(
             exact,
             norm=NORMS[norm],

@@ -26,6 +26,8 @@ MISSING = {
     "robustness_gap": "needs a standard classifier; give one with --standard-model",
 }
 """Why a part is skipped."""
+SYNTHESES = ("generation", "inpainting", "super_resolution")
+"""Parts that make pictures, in the classifier's own precision; the others compute in fp32."""
 
 
 def evaluate(
@@ -72,6 +74,8 @@ def evaluate(
             command=command if command is not None else provenance.command(),
             hardware=provenance.hardware(classifier.device),
             versions=provenance.versions(),
+            device=str(classifier.device),
+            precision=classifier.precision if name in SYNTHESES else "fp32",
         )
         pictures = {**so_far.pictures, **getattr(measured, "pictures", {})}
         so_far = dataclasses.replace(so_far, parts={**so_far.parts, name: part}, pictures=pictures)

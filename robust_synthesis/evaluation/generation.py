@@ -12,18 +12,20 @@ from torch import Tensor
 
 from .. import specs
 from ..engine.classifier import Classifier
+from ..sheet import Row, draw
 from ..tasks import Inputs
 from ..training.datasets import ImageSet
 from .frechet import frechet_distance, mean_pairwise_distance
 from .judge import Judge
 from .proportion import Proportion
 from .sample import sample
-from .sheet import sheet
 from .synthesis import Made, make
 from .tally import OnProgress, Tally, silent
 
 GRID_SIZE = 32
 """Image size at which the grid's epsilons are meant; they scale with the side."""
+SHOWN = 10
+"""Classes on the sheets."""
 REAL_PER_CLASS = 200
 """Real pictures of a class whose mean distance that of generated ones is compared with."""
 
@@ -91,26 +93,28 @@ def measure(
     starts = specs.STARTS if classifier.seeds is not None else ("noise",)
     per_class = max(2, images // len(card.classes))
     scale = card.size / GRID_SIZE
-    runs: list[dict[str, Any]] = [{"start": start} for start in starts]
-    runs += [{"start": starts[0], "epsilon": epsilon * scale, "steps": steps} for epsilon, steps in grid]
-    climbs = len(runs) + (len(starts) if contrast is not None else 0)
+    climbs = len(starts) * (1 if contrast is None else 2) + len(grid)
     tally = Tally(per_class * len(card.classes) * climbs, on_progress)
     reference = _Reference(judge, test)
     settings, contests, seeds_fid, pictures, rows = [], [], {}, {}, []
-    for options in runs:
-        made = make(classifier, _requests(classifier, per_class, seed, options), tally)
-        setting, judged = reference.setting(options["start"], made)
+
+    def generate(start: str, **parameters: Any) -> tuple[Made, Setting]:
+        made = make(classifier, _requests(classifier, per_class, seed, start, parameters), tally)
+        setting = reference.setting(start, made)
         settings.append(setting)
-        shown = made.targets.argsort(stable=True)[::per_class]
-        rows.append((_label(setting), made.pictures[shown]))
-        if len(options) == 1:
-            start = options["start"]
-            standard = None if contrast is None else make(contrast, _again(contrast, made), tally)
-            seen, features = judge.look(made.starts)
-            seeds_fid[start] = frechet_distance(features, reference.features)
-            contests.append(_contest(start, Proportion.of(seen == made.targets), judged, judge, standard))
-            pictures[f"generation-{start}"] = _trio(made, standard, shown, card.classes)
-    pictures["generation-settings"] = sheet(rows, card.classes)
+        rows.append(_row(setting, made, card.classes))
+        return made, setting
+
+    for start in starts:
+        made, setting = generate(start)
+        standard = None if contrast is None else make(contrast, _again(contrast, made), tally)
+        seen, features = judge.look(made.starts)
+        seeds_fid[start] = frechet_distance(features, reference.features)
+        contests.append(_contest(start, Proportion.of(seen == made.targets), setting.judged, judge, standard))
+        pictures[f"generation-{start}"] = _trio(made, standard, card.classes)
+    for epsilon, steps in grid:
+        generate(starts[0], epsilon=epsilon * scale, steps=steps)
+    pictures["generation-settings"] = draw(rows)
     real = None if train is None else reference.fid(sample(train, per_class * len(card.classes), seed))
     return Generation(per_class, judge.network, tuple(contests), tuple(settings), seeds_fid, real, pictures)
 
@@ -125,32 +129,31 @@ class _Reference:
         self.pixel_distance = mean_pairwise_distance(test.floats(index), test.labels[index])
         self.feature_distance = mean_pairwise_distance(self.features[index], test.labels[index])
 
-    def setting(self, start: str, made: Made) -> tuple[Setting, Proportion]:
+    def setting(self, start: str, made: Made) -> Setting:
         seen, features = self.judge.look(made.pictures)
-        judged = Proportion.of(seen == made.targets)
-        setting = Setting(
+        return Setting(
             start=start,
             parameters=made.parameters,
-            judged=judged,
+            judged=Proportion.of(seen == made.targets),
             probability=float(made.probabilities.mean()),
             fid=frechet_distance(features, self.features),
             pixel_diversity=mean_pairwise_distance(made.pictures, made.targets) / self.pixel_distance,
             feature_diversity=mean_pairwise_distance(features, made.targets) / self.feature_distance,
         )
-        return setting, judged
 
     def fid(self, images: ImageSet) -> float:
         return frechet_distance(self.judge.look_at_set(images)[1], self.features)
 
 
 def _requests(
-    classifier: Classifier, per_class: int, seed: int, options: Mapping[str, Any]
+    classifier: Classifier, per_class: int, seed: int, start: str, parameters: Mapping[str, Any]
 ) -> Iterator[tuple[specs.Spec, Inputs]]:
+    """As many pictures of every class; where one request cannot ask for them all, the next has the next seed."""
     inputs = Inputs(classifier.card.size)
     for name in classifier.card.classes:
         for first in range(0, per_class, specs.MAX_COUNT):
-            count = min(specs.MAX_COUNT, per_class - first)
-            yield specs.Generate(target=name, seed=seed + first // specs.MAX_COUNT, count=count, **options), inputs
+            next_seed, count = seed + first // specs.MAX_COUNT, min(specs.MAX_COUNT, per_class - first)
+            yield specs.Generate(target=name, start=start, seed=next_seed, count=count, **parameters), inputs
 
 
 def _again(contrast: Classifier, made: Made) -> Iterator[tuple[specs.Spec, Inputs]]:
@@ -170,14 +173,23 @@ def _contest(start: str, seeds: Proportion, robust: Proportion, judge: Judge, st
     return Contest(start, seeds, robust, judged, (judged.value - seeds.value) / gained if gained > 0 else None)
 
 
-def _trio(made: Made, standard: Made | None, shown: Tensor, classes: Sequence[str]) -> Image.Image:
-    rows = [("seed", made.starts[shown])]
+def _trio(made: Made, standard: Made | None, classes: Sequence[str]) -> Image.Image:
+    rows = {"seed": made.starts}
     if standard is not None:
-        rows.append(("standard\nclassifier", standard.pictures[shown]))
-    return sheet([*rows, ("robust\nclassifier", made.pictures[shown])], classes)
+        rows["standard classifier"] = standard.pictures
+    rows["robust classifier"] = made.pictures
+    first = _first(made)
+    return draw([Row.of(title, pictures[first].numpy(), classes[:SHOWN]) for title, pictures in rows.items()])
 
 
-def _label(setting: Setting) -> str:
+def _row(setting: Setting, made: Made, classes: Sequence[str]) -> Row:
     parameters = setting.parameters
-    size = "no ball" if parameters["norm"] == "none" else f"{parameters['norm']} {parameters['epsilon']:g}"
-    return f"{setting.start}\n{size}\n{parameters['steps']} steps\nFID {setting.fid:.3g}\njudged {setting.judged.value:.1%}"
+    ball = "no ball" if parameters["norm"] == "none" else f"{parameters['norm']} {parameters['epsilon']:g}"
+    title = f"from {setting.start}: {ball}, {parameters['steps']} steps"
+    note = f"FID {setting.fid:.3g}, judged {setting.judged.value:.1%}"
+    return Row.of(title, made.pictures[_first(made)].numpy(), classes[:SHOWN], note)
+
+
+def _first(made: Made) -> Tensor:
+    """Where the first picture of each class is."""
+    return torch.stack([(made.targets == target).nonzero()[0, 0] for target in torch.unique(made.targets)])[:SHOWN]

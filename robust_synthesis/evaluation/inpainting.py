@@ -16,6 +16,7 @@ from ..engine.classifier import Classifier
 from ..engine.problem import quantise
 from ..engine.seeds import generator
 from ..imaging import to_image
+from ..sheet import Row, draw
 from ..tasks import Inputs
 from ..tasks.start import fill_hole
 from ..training.datasets import ImageSet
@@ -23,7 +24,6 @@ from .fidelity import Score, recovered
 from .judge import Judge
 from .proportion import Proportion
 from .sample import sample
-from .sheet import sheet
 from .synthesis import Made, make
 from .tally import OnProgress, Tally, silent
 
@@ -104,7 +104,7 @@ def measure(
         back = [recovered(one.judged.value, mean.judged.value, original.value) for one in scores]
         settings.append(InpaintingSetting(told.parameters, *scores, *back))
         shown.append((told, untold))
-    rows = [("original", originals), ("mean", filled), ("Telea", telea), ("Navier-\nStokes", navier_stokes)]
+    rows = [("original", originals), ("mean", filled), ("Telea", telea), ("Navier-Stokes", navier_stokes)]
     return Inpainting(
         images=len(chosen),
         hole=hole_side(chosen.size),
@@ -158,11 +158,10 @@ def _sheet(
     rows: list[tuple[str, Tensor]], made: Sequence[tuple[Made, Made]], images: ImageSet, classes: Sequence[str]
 ) -> Image.Image:
     for told, untold in made:
-        epsilon = f"eps {told.parameters['epsilon']:g}"
+        epsilon = f"epsilon {told.parameters['epsilon']:g}"
         rows += [
-            (f"ours, true\nclass\n{epsilon}", told.pictures),
-            (f"ours, pre-\ndicted class\n{epsilon}", untold.pictures),
+            (f"ours, true class, {epsilon}", told.pictures),
+            (f"ours, predicted class, {epsilon}", untold.pictures),
         ]
-    return sheet(
-        [(label, pictures[:10]) for label, pictures in rows], [classes[i] for i in images.labels[:10].tolist()]
-    )
+    names = [classes[i] for i in images.labels[:10].tolist()]
+    return draw([Row.of(title, pictures[:10].numpy(), names) for title, pictures in rows])

@@ -4,7 +4,8 @@
 
     {"format": 1, "model": name, "version": of the folder, "network": hash of the weights, "data": {images, size, hash},
      "headline": {...}, "skipped": {part: why},
-     "parts": {part: {"numbers": {...}, "options": {...}, "seconds", "finished", "command", "hardware", "versions"}}}
+     "parts": {part: {"numbers": {...}, "options": {...}, "seconds", "finished", "command", "hardware", "versions",
+                      "device", "precision"}}}
 
 A proportion is {"value", "interval": [low, high], "hits", "count"}; what is infinite or undefined is null.
 """
@@ -45,6 +46,9 @@ class Part:
     command: str
     hardware: str
     versions: Mapping[str, str]
+    device: str = ""
+    precision: str = "fp32"
+    """In which the classifier computed; before this was written down, always fp32."""
 
 
 @dataclass(frozen=True)

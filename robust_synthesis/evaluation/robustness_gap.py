@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from ..engine.ball import l2_norm, per_sample
 from ..engine.classifier import Classifier
+from ..sheet import Row, draw
 from ..training.datasets import ImageSet
 from .judge import full_precision
 from .sample import sample
-from .sheet import sheet
 from .tally import OnProgress, Tally, silent
 
 Loss = Callable[[Tensor], Tensor]
@@ -183,12 +183,13 @@ def _margin(logits: Tensor, label: Tensor) -> Tensor:
 
 def picture(originals: Tensor, robust: Flips, standard: Flips, classes: tuple[str, ...], count: int = 8) -> Image.Image:
     """The first images, what flips each classifier, and the differences, amplified about grey."""
-    rows, captions = [("image", originals[:count])], {}
+    rows = [Row.of("image", originals[:count].numpy())]
     for name, flips in (("robust", robust), ("standard", standard)):
         changed = flips.pictures[:count]
         seen = zip(flips.before[:count].tolist(), flips.after[:count].tolist(), strict=True)
-        captions[len(rows)] = [f"{classes[old]} > {classes[new]}" for old, new in seen]
-        captions[len(rows) + 1] = [f"L2 {distance:.2f}" for distance in flips.distance[:count].tolist()]
-        rows.append((f"flips the\n{name}\nclassifier", changed))
-        rows.append((f"difference\ntimes {AMPLIFIED}", (0.5 + AMPLIFIED * (changed - originals[:count])).clamp(0, 1)))
-    return sheet(rows, [f"image {i + 1}" for i in range(count)], captions=captions)
+        names = [f"{classes[old]} > {classes[new]}" for old, new in seen]
+        lengths = [f"L2 {distance:.2f}" for distance in flips.distance[:count].tolist()]
+        difference = 0.5 + AMPLIFIED * (changed - originals[:count])
+        rows.append(Row.of(f"what flips the {name} classifier", changed.numpy(), names))
+        rows.append(Row.of(f"the difference, times {AMPLIFIED}", difference.numpy(), lengths))
+    return draw(rows)

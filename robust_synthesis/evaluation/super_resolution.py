@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .. import specs
 from ..engine.classifier import Classifier
 from ..engine.problem import quantise
+from ..sheet import Row, draw
 from ..tasks import Inputs
 from ..tasks.super_resolve import enlarge
 from ..training.datasets import ImageSet
@@ -21,7 +22,6 @@ from .fidelity import Score
 from .judge import Judge
 from .proportion import Proportion
 from .sample import sample
-from .sheet import sheet
 from .synthesis import Made, make
 from .tally import OnProgress, Tally, silent
 
@@ -127,11 +127,10 @@ def _sheet(
     rows: list[tuple[str, Tensor]], made: Sequence[tuple[Made, Made]], images: ImageSet, classes: Sequence[str]
 ) -> Image.Image:
     for told, untold in made:
-        setting = f"{told.parameters['upsampling']}\neps {told.parameters['epsilon']:g}"
+        setting = f"from {told.parameters['upsampling']}, epsilon {told.parameters['epsilon']:g}"
         rows += [
-            (f"ours, true\nclass\n{setting}", told.pictures),
-            (f"ours, pre-\ndicted class\n{setting}", untold.pictures),
+            (f"ours, true class, {setting}", told.pictures),
+            (f"ours, predicted class, {setting}", untold.pictures),
         ]
-    return sheet(
-        [(label, pictures[:10]) for label, pictures in rows], [classes[i] for i in images.labels[:10].tolist()]
-    )
+    names = [classes[i] for i in images.labels[:10].tolist()]
+    return draw([Row.of(title, pictures[:10].numpy(), names) for title, pictures in rows])

@@ -9,7 +9,7 @@ Every function raises InvalidInput naming the field.
 
 from .decoding import MAX_BYTES, MAX_PIXELS, Encoded, Header, Source, decode, header
 from .encoding import animation, check_suffix, encode, enlarge, save, to_image
-from .geometry import FITS, decode_mask, drawn_mask, drawn_rectangle, mask_square, paste_back, rectangle_mask, to_square
+from .geometry import FITS, drawn_mask, drawn_rectangle, mask_square, paste_back, squared, to_square
 
 __all__ = [
     "FITS",
@@ -21,7 +21,6 @@ __all__ = [
     "animation",
     "check_suffix",
     "decode",
-    "decode_mask",
     "drawn_mask",
     "drawn_rectangle",
     "encode",
@@ -29,8 +28,8 @@ __all__ = [
     "header",
     "mask_square",
     "paste_back",
-    "rectangle_mask",
     "save",
+    "squared",
     "to_image",
     "to_square",
 ]

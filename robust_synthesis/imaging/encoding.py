@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import InvalidInput
 from ..files import atomic_write
-from .decoding import decode, header, to_uint8
+from .decoding import decode, to_uint8
 
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -47,18 +47,13 @@ def encode(image: Image.Image, format: str = "png", quality: int = 90) -> bytes:
     return _file(image, name, **options)
 
 
-def save(picture: Image.Image | bytes, path: str | Path, *, quality: int = 90) -> None:
-    """Write an image, or the bytes of one, whole or not at all, in the format that the suffix names.
-
-    Bytes already in that format are written as they are, others are encoded anew.
-    """
+def save(picture: Image.Image, path: str | Path, *, quality: int = 90) -> None:
+    """Write an image, whole or not at all, in the format that the suffix names."""
     path = Path(path)
     format = _SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise _unknown_suffix(path, _SUFFIXES)
-    if isinstance(picture, bytes) and header(picture, max_bytes=len(picture)).format != _FORMATS[format]:
-        picture = decode(picture, max_bytes=len(picture))
-    _write(picture if isinstance(picture, bytes) else encode(picture, format, quality), path)
+    _write(encode(picture, format, quality), path)
 
 
 def animation(

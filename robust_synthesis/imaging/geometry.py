@@ -44,38 +44,28 @@ class Frame(NamedTuple):
 
 
 def to_square(image: Image.Image, size: int, fit: str = "crop") -> NDArray[np.float32]:
-    """A decoded image -> [3, size, size] in [0, 1], whole multiples of 1/255.
+    """A decoded image -> [3, size, size] in [0, 1], whole multiples of 1/255: `squared` as an array."""
+    square: NDArray[np.float32]
+    square = np.divide(np.asarray(squared(image, size, fit)).transpose(2, 0, 1), 255, dtype=np.float32, order="C")
+    return square
+
+
+def squared(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
+    """A decoded image as an RGB image of `size` x `size` pixels.
 
     An image of exactly that size comes back bit for bit. The margins of `pad` have the mean colour of its edge.
     """
     frame = Frame.of(image.size, size, fit)
     rgb = image if image.mode == "RGB" else decode(image)
     seen = rgb.resize(_extent(frame.filled), Resampling.LANCZOS, box=frame.seen, reducing_gap=3.0)
+    if seen.size == (size, size):
+        return seen
     content = np.asarray(seen)
     edge = np.concatenate([content[0], content[-1], content[:, 0], content[:, -1]])
     square = np.empty((size, size, 3), np.uint8)
     square[:] = np.rint(edge.mean(axis=0))
     square[_slices(frame.filled)] = content
-    return np.divide(square.transpose(2, 0, 1), 255, dtype=np.float32, order="C")
-
-
-def decode_mask(
-    source: Source, image_size: tuple[int, int], size: int, fit: str = "crop", *, field: str = "mask"
-) -> NDArray[np.float32]:
-    """`mask_square` of `drawn_mask`."""
-    return mask_square(drawn_mask(source, image_size, size, field=field), image_size, size, fit, field=field)
-
-
-def rectangle_mask(
-    box: str | tuple[int, int, int, int],
-    image_size: tuple[int, int],
-    size: int,
-    fit: str = "crop",
-    *,
-    field: str = "box",
-) -> NDArray[np.float32]:
-    """`mask_square` of `drawn_rectangle`."""
-    return mask_square(drawn_rectangle(box, image_size, field=field), image_size, size, fit, field=field)
+    return Image.fromarray(square)
 
 
 def drawn_mask(source: Source, image_size: tuple[int, int], size: int, *, field: str = "mask") -> Image.Image:

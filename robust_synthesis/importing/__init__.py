@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..engine import networks, weights
+from ..engine import weights
 from ..errors import InvalidInput
+from ..files import new_folder
 from ..model_folder import WEIGHTS, Card, ModelFolder, sha256, write_card
 from . import checkpoint, layout
 from .layout import Layout, Triple
@@ -112,16 +112,8 @@ def _size(found: Layout, given: int | None) -> int:
 
 
 def _write(out: Path, card: Card, found: Layout, weights_format: str) -> ModelFolder:
-    """Write and read back a folder beside `out`, then move it there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
+    """Write a folder, and read it back before it is in its place."""
+    with new_folder(out) as folder:
         weights.write(folder / WEIGHTS, found.state, weights_format)
-        write_card(folder, card)
-        network = networks.build(card.architecture, len(card.classes))
-        weights.fill(network, weights.read(folder / WEIGHTS), WEIGHTS)
-        if out.is_dir():
-            out.rmdir()
-        folder.rename(out)
+        weights.load_network(write_card(folder, card))
     return ModelFolder.open(out)

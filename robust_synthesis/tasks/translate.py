@@ -17,7 +17,7 @@ def translate(spec: Translate, inputs: Inputs, classifier: Classifier, parameter
     if spec.target is None:
         if len(classifier.card.classes) != 2:
             raise InvalidInput(
-                "class", f"{classifier.card.name} has more than two classes; name the one to translate to."
+                "target", f"{classifier.card.name} has more than two classes; name the one to translate to."
             )
         target = 1 - target
     return Start(inputs.picture, target)

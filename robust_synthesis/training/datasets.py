@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError, InvalidInput
-from ..imaging import Source, decode
+from ..imaging import Source, decode, squared
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _TORCHVISION = "torchvision:"
@@ -221,17 +220,8 @@ def _decode(pictures: Iterable[tuple[Source, str]], count: int, size: int | None
         except InvalidInput as error:
             raise DataError(f"data: {name} {error.message}") from error
         size = size or min(picture.size)
-        if picture.size != (size, size):
-            picture = _square(picture, size)
         if images is None:
             images = torch.empty(count, 3, size, size, dtype=torch.uint8)
-        images[i] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        images[i] = torch.from_numpy(np.array(squared(picture, size))).permute(2, 0, 1)
     assert images is not None
     return images
-
-
-def _square(picture: Image.Image, size: int) -> Image.Image:
-    edge = min(picture.size)
-    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3)

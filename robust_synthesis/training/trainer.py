@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn import functional as F
 
 from ..engine import networks
-from ..engine.ball import NORMS
-from ..engine.precision import autocast, choose_device
+from ..engine.precision import autocast, choose_device, compute_exactly
 from ..errors import InvalidInput
-from ..files import atomic_write
-from . import adversary
+from . import checkpoint, held_out, objective
 from .augment import augment
 from .config import TrainConfig
 from .datasets import ImageSet
+from .normaliser import Normaliser
+from .rank import Rank
+
+PARTS = ("network", "average", "best_network", "optimizer")
+"""What a checkpoint has the states of."""
 
 
 @dataclass(frozen=True)
@@ -43,50 +42,6 @@ class EpochReport:
     robust_accuracy: float
     seconds: float
     best: bool
-
-
-@dataclass(frozen=True)
-class Normaliser:
-    """Per-channel statistics [1, 3, 1, 1] of the training images."""
-
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def fit(cls, images: ImageSet) -> Normaliser:
-        sample = images.floats(slice(0, 20000))
-        std, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
-        return cls(mean, std.clamp_min(1e-3))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return (x.clamp(0, 1) - self.mean) / self.std
-
-
-@dataclass(frozen=True)
-class Rank:
-    """This process among those that train together."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def from_environment(cls, device: torch.device) -> Rank:
-        """Join torchrun's process group where there is one."""
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            return cls()
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def share(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their means over all processes, in one message."""
-        if self.count == 1:
-            return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
-        means = torch.split(flat / self.count, [tensor.numel() for tensor in tensors])
-        for tensor, mean in zip(tensors, means, strict=True):
-            tensor.copy_(mean.view_as(tensor))
 
 
 class Trainer:
@@ -120,14 +75,14 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.device = choose_device()
+        compute_exactly(self.device)
         self.rank = Rank.from_environment(self.device)
         if config.batch_size % self.rank.count:
             count = self.rank.count
             raise InvalidInput("batch_size", f"is {config.batch_size}; give a multiple of the {count} processes.")
         train, self.held_out = data.hold_out(config.hold_out, config.seed)
-        statistics = normaliser or Normaliser.fit(train)
         self.train = train.to(self.device)
-        self.normalise = Normaliser(statistics.mean.to(self.device), statistics.std.to(self.device))
+        self.normalise = (normaliser or Normaliser.fit(train)).to(self.device)
         torch.manual_seed(config.seed)
         network = networks.build(config.architecture, len(data.class_names)) if init is None else init
         self.layout = _layout(network)
@@ -157,8 +112,7 @@ class Trainer:
 
     def close(self) -> None:
         """Leave the process group."""
-        if self.rank.count > 1:
-            dist.destroy_process_group()
+        self.rank.leave()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -175,18 +129,9 @@ class Trainer:
         """
         if not self.checkpoint.exists():
             return False
+        saved = checkpoint.read(self.checkpoint, self.config, self.device)
         try:
-            saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            then, now = saved["config"], self.config.to_dict()
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise InvalidInput("run_dir", f"{self.checkpoint} cannot be read; delete it to start again.") from error
-        if changed := [name for name in now | then if name not in now or name not in then or now[name] != then[name]]:
-            raise InvalidInput(
-                "run_dir",
-                f"{self.folder} holds a run with another {', '.join(changed)}; choose another folder or delete it.",
-            )
-        try:
-            for name in ("network", "average", "best_network", "optimizer"):
+            for name in PARTS:
                 getattr(self, name).load_state_dict(saved[name])
         except (RuntimeError, ValueError) as error:
             raise InvalidInput(
@@ -198,12 +143,9 @@ class Trainer:
     def save(self) -> None:
         if self.rank.index > 0:
             return
-        names = ("network", "average", "best_network", "optimizer")
-        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in names}
-        state |= {"config": self.config.to_dict(), "epoch": self.epoch}
-        state |= {"best_accuracy": self.best_accuracy, "history": self.history}
-        with atomic_write(self.checkpoint) as file:
-            torch.save(state, file)
+        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in PARTS}
+        state |= {"epoch": self.epoch, "best_accuracy": self.best_accuracy, "history": self.history}
+        checkpoint.write(self.checkpoint, self.config, state)
 
     def learning_rate(self, step: int) -> float:
         """One cycle: linear warm-up over a fifth of the run, then linear to zero; or a half cosine."""
@@ -265,16 +207,7 @@ class Trainer:
         with autocast(self.device, config.precision):
             attacked = self._adversarial(images, labels, generator)
             self.network.train()
-            if config.objective == "trades":
-                clean, robust = self._forward(self.normalise(torch.cat([images, attacked]))).float().chunk(2)
-                divergence = F.kl_div(
-                    robust.log_softmax(1), clean.log_softmax(1), log_target=True, reduction="batchmean"
-                )
-                loss = F.cross_entropy(clean, labels, label_smoothing=config.label_smoothing)
-                loss = loss + config.beta * divergence
-            else:
-                logits = self._forward(self.normalise(attacked)).float()
-                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            loss = objective.loss(lambda x: self._forward(self.normalise(x)), images, attacked, labels, config)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip:
@@ -284,28 +217,10 @@ class Trainer:
         return loss.detach()
 
     def _adversarial(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        config = self.config
-        if config.objective == "standard":
+        if self.config.objective == "standard":
             return images
         networks.refold(self.network, self.folded)
-
-        def attacked(x: Tensor) -> Tensor:
-            return self._attacked(self.normalise(x))
-
-        loss = adversary.cross_entropy(attacked, labels)
-        start = generator if config.random_start else None
-        if config.objective == "trades":
-            # The divergence has no gradient at the image itself, so TRADES must start beside it.
-            loss, start = adversary.divergence(attacked, images), generator
-        return adversary.perturb(
-            loss,
-            images,
-            norm=NORMS[config.norm],
-            epsilon=config.epsilon,
-            steps=config.attack_steps,
-            step_size=config.step_size,
-            generator=start,
-        )
+        return objective.attack(lambda x: self._attacked(self.normalise(x)), images, labels, self.config, generator)
 
     @torch.no_grad()
     def _update_average(self, updates: int) -> None:
@@ -317,27 +232,8 @@ class Trainer:
                 mean.copy_(value)
 
     def held_out_accuracy(self) -> tuple[float, float]:
-        """Clean accuracy, and accuracy under 10 attack steps at the training epsilon, of the averaged network."""
-        folded = networks.fold(self.average)
-        config, device = self.config, self.device
-        clean = robust = 0
-        with autocast(device, config.precision):
-            for start in range(0, len(self.held_out), 256):
-                index = slice(start, start + 256)
-                images = self.held_out.floats(index).to(device, memory_format=self.layout)
-                labels = self.held_out.labels[index].to(device)
-                attacked = adversary.perturb(
-                    adversary.cross_entropy(lambda x: folded(self.normalise(x)), labels),
-                    images,
-                    norm=NORMS[config.norm],
-                    epsilon=config.epsilon,
-                    steps=10,
-                    step_size=config.epsilon / 4,
-                )
-                with torch.no_grad():
-                    clean += int((folded(self.normalise(images)).argmax(1) == labels).sum())
-                    robust += int((folded(self.normalise(attacked)).argmax(1) == labels).sum())
-        return clean / len(self.held_out), robust / len(self.held_out)
+        """Clean and robust accuracy of the averaged network."""
+        return held_out.accuracy(self.average, self.held_out, self.config, self.normalise, self.device, self.layout)
 
 
 def _layout(network: networks.Network) -> torch.memory_format:

@@ -235,6 +235,8 @@ def test_a_mask_outside_of_the_square_is_refused(refuse: Refuse) -> None:
         (("--enlarge", 0), "enlarge: is 0; give a whole number from 1 to 64."),
         (("--model", "cifar1O"), "model: there is no model 'cifar1O'; did you mean cifar10"),
         (("--device", "tpu9"), "device: is 'tpu9'; give cpu, cuda or cuda:N."),
+        (("--device", "mps"), "device: is 'mps', which is not supported; give cpu, cuda or cuda:N."),
+        (("--device", "meta"), "device: is 'meta', which is not supported; give cpu, cuda or cuda:N."),
         (("--device", "cuda:99"), "device: is 'cuda:99', but there are "),
         (("-o", "out.bmp"), "out: 'out.bmp' has no suffix that can be written; use .png,"),
         (("-o", "out"), "out: 'out' has no suffix"),
@@ -436,6 +438,36 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
     assert refuse(*GENERATE, option, f"new/a.{suffix}").endswith(
         "(nothing may be written in '.'); choose another path."
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--enlarge", 60), "enlarge: makes a side of 18000 pixels; choose at most 16383 together."),
+        (("--enlarge", 60, "-o", "out.webp"), "enlarge: makes a side of 18000 pixels;"),
+    ],
+)
+def test_a_picture_too_large_to_be_written_is_refused_before_the_work(
+    options: tuple[object, ...], message: str, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robust_synthesis.library.run", None)
+    smooth(300, 60).save("photo.png")
+    assert refuse(*INPAINT, "--box", "140,20,20,20", "--paste-back", *options).startswith(message)
+
+
+def test_a_photo_too_large_for_its_format_is_refused_before_the_work(
+    refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robust_synthesis.library.run", None)
+    Image.new("RGB", (17_000, 8)).save("photo.png")
+    message = refuse(*INPAINT, "--box", "8498,2,4,4", "--paste-back", "-o", "out.webp")
+    assert message == "out: is WebP, which cannot hold 17000 pixels; write a PNG."
+
+
+def test_a_numbered_output_that_cannot_be_written_is_refused(refuse: Refuse, work: Path) -> None:
+    (work / "out-2.png").mkdir()
+    message = refuse(*GENERATE, "--count", 2)
+    assert message == "out: cannot write 'out-2.png' (it is a folder); choose another path."
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from PIL import Image
 
 import robust_synthesis
 from robust_synthesis import __version__, imaging
+from robust_synthesis.cli import demo
 from robust_synthesis.cli.main import main
 from robust_synthesis.model_folder import CARD, ModelFolder
-from robust_synthesis.testing import CLASSES, SIZE, tiny_network
+from robust_synthesis.results import Picture
+from robust_synthesis.testing import CLASSES, SIZE, pictures, tiny_model_folder, tiny_network
 from robust_synthesis.units import Units
 
 Run = Callable[..., str]
@@ -257,6 +260,39 @@ def test_demo_runs_every_task_on_a_photo_of_ones_own(run: Run, photo: Path) -> N
     assert len(printed.splitlines()) == len(tasks) + 1
     assert pixels(Path("demo/contact-sheet.png")).shape[1] > 1000
     assert report["tasks"]["inpaint"]["parameters"]["target"] == "circle"
+
+
+def test_demo_aims_at_what_the_classifier_sees_and_uses_one_seed(run: Run, photo: Path) -> None:
+    seen = run("classify", photo, "--top", 1).split()[1]
+    run("demo", "--image", photo, "--seed", 7, "--out", "demo")
+    tasks = json.loads(Path("demo/demo.json").read_text())["tasks"]
+    assert tasks["inpaint"]["parameters"]["target"] == tasks["super-resolve"]["parameters"]["target"] == seen
+    assert {task["parameters"]["seed"] for task in tasks.values()} == {7}
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept", "shown"),
+    [(60, range(0, 60, 3), [0, 12, 24, 36, 48]), (7, range(7), [0, 1, 3, 4, 6]), (2, range(2), [0, 1])],
+)
+def test_the_way_there_is_shown_at_even_distances(steps: int, kept: range, shown: list[int]) -> None:
+    image = Image.new("RGB", (4, 4))
+    way = [(step, image) for step in (*kept, steps)]
+    picture = SimpleNamespace(steps=steps, frames=tuple(way))
+    captions = [cell.caption for cell in demo._way(cast(Picture, picture))]
+    assert captions == ["start", *(f"step {step}" for step in shown[1:])]
+
+
+def test_evaluate_reads_no_training_images_where_no_judge_needs_them(run: Run, work: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    path = tiny_model_folder(work / "mine").path
+    images, labels = pictures()
+    for i, (image, label) in enumerate(zip(images[::24], labels[::24].tolist(), strict=True)):
+        (work / "data" / "test" / CLASSES[label]).mkdir(parents=True)
+        imaging.to_image(image.numpy()).save(work / "data" / "test" / CLASSES[label] / f"{i}.png")
+    (work / "data" / "train").mkdir()  # which holds nothing that could be read
+    printed = run("evaluate", path, "--data", "data", "--images", 1, "--l2", 0.001)
+    assert printed.startswith("clean accuracy: ")
+    assert ModelFolder.open(path).card.measured["clean_accuracy"]["count"] == 4
 
 
 @pytest.mark.parametrize("verb", VERBS)

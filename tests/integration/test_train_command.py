@@ -21,13 +21,13 @@ from pyarrow import parquet
 from torch import Tensor
 
 import robust_synthesis
-from robust_synthesis.cli import train as train_command
 from robust_synthesis.cli.main import main
 from robust_synthesis.engine import weights
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.imaging import to_image
 from robust_synthesis.model_folder import CARD, SEEDS, UNITS, UNITS_SHEET, WEIGHTS, ModelFolder
 from robust_synthesis.testing import CLASSES, pictures, tiny_card, tiny_model_folder
+from robust_synthesis.training import measurement
 
 EPOCHS = 12
 NETWORK = ["--width", "4", "--depths", "1,1"]
@@ -389,8 +389,25 @@ def test_an_image_folder_trains_too(run_main: Any, tmp_path: Path) -> None:
     code, out, err = run_main(["train", "photos", "child", *NETWORK, *ONE_EPOCH, *small])
     assert (code, err) == (0, "")
     card = ModelFolder.open(tmp_path / "child").card
-    assert (card.classes, card.role, card.data["train_images"]) == (CLASSES[:2], "standard", 48)
+    assert (card.classes, card.role) == (CLASSES[:2], "standard")
+    assert (card.data["train_images"], card.data["held_out_images"]) == (40, 8)
     assert "version" in out
+
+
+def test_a_parent_that_cannot_be_built_is_refused_before_training(
+    run_main: Any, train_only: Path, tmp_path: Path
+) -> None:
+    parent = tiny_model_folder(tmp_path / "parent").path
+    card = json.loads((parent / CARD).read_text())
+    for architecture in ({"kind": "transformer"}, {"kind": "resnet", "heads": 3}, {"kind": "resnet", "width": -1}):
+        (parent / CARD).write_text(json.dumps(card | {"architecture": architecture}))
+        code, _, err = run_main(["train", str(train_only), "child", "--init", "parent", *QUICK, *ONE_EPOCH])
+        assert code == 2
+        assert err.startswith(
+            "robust-synthesis train: model: parent has an architecture that this version cannot build"
+        )
+        assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["parent"]
 
 
 MEASURED = ["--epochs", "1", "--no-seeds", "--no-units", "--measure", "4"]
@@ -408,7 +425,7 @@ def test_without_a_test_split_it_says_that_nothing_was_measured(
 def test_without_pyautoattack_it_says_what_to_install(
     run_main: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_command, "find_spec", lambda _name: None)
+    monkeypatch.setattr(measurement, "find_spec", lambda _name: None)
     code, out, _ = run_main(["train", str(data), "child", *NETWORK, *QUICK, *MEASURED])
     assert code == 0
     assert out.splitlines()[-1].endswith("needs pyautoattack; pip install 'robust-synthesis[evaluate]'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -30,6 +31,42 @@ def test_epsilon_and_step_size_scale_with_the_picture_and_nothing_else_does(task
     found = resolve(example(task), BARE, 56)
     for name, value in PAPER[task].items():
         assert found[name] == (value / 4 if name in ("epsilon", "step_size") else value), name
+
+
+def test_the_cards_lengths_are_of_its_own_size_and_scale_from_there() -> None:
+    small = tiny_card(size=32, defaults={"generate": {"epsilon": 6.0, "step_size": 0.5, "steps": 40}})
+    assert resolve(Generate(target="circle"), small, 32)["epsilon"] == 6
+    found = resolve(Generate(target="circle"), small, 64)
+    assert (found["epsilon"], found["step_size"], found["steps"]) == (12, 1, 40)
+
+
+@pytest.mark.parametrize("task", SPECS)
+def test_an_l_inf_ball_lies_in_the_l2_ball_and_touches_it_with_its_corners(task: str) -> None:
+    usual = resolve(example(task), BARE, 64)
+    values = 3 * 64**2 / (8 if SPECS[task].needs_mask else 1)
+    found = resolve(dataclasses.replace(example(task), norm="linf"), BARE, 64)
+    assert found["epsilon"] * values**0.5 == pytest.approx(usual["epsilon"])
+    assert found["step_size"] / found["epsilon"] == pytest.approx(usual["step_size"] / usual["epsilon"])
+    assert found["epsilon"] < 0.6
+
+
+def test_l_inf_lengths_are_per_value_and_the_same_at_every_size() -> None:
+    spec = Generate(target="circle", norm="linf")
+    card = tiny_card(size=32, defaults={"generate": {"norm": "linf", "epsilon": 0.1, "step_size": 0.01}})
+    for card_or_paper in (card, BARE):
+        small, large = (resolve(spec, card_or_paper, size) for size in (32, 128))
+        assert small["epsilon"] == pytest.approx(large["epsilon"])
+        assert small["step_size"] == pytest.approx(large["step_size"])
+    back = resolve(Generate(target="circle", norm="l2"), card, 32)
+    assert back["epsilon"] == pytest.approx(0.1 * (3 * 32 * 32) ** 0.5)
+
+
+def test_a_step_size_that_the_card_leaves_out_follows_its_epsilon_and_steps() -> None:
+    card = tiny_card(size=224, defaults={"generate": {"epsilon": 4.0, "steps": 30}})
+    assert resolve(Generate(target="circle"), card, 224)["step_size"] == pytest.approx(1.5 * 4 / 30)
+    assert resolve(Generate(target="circle", steps=15), card, 224)["step_size"] == pytest.approx(1.5 * 4 / 15)
+    linf = tiny_card(size=224, defaults={"generate": {"norm": "linf", "epsilon": 0.06}})
+    assert resolve(Generate(target="circle"), linf, 224)["step_size"] == pytest.approx(1.5 * 0.06 / 60)
 
 
 def test_the_cards_defaults_beat_the_papers() -> None:
@@ -62,6 +99,7 @@ def test_the_callers_parameters_beat_everything(kind: type[Spec], given: dict[st
         ({"epsilon": 12.0}, 0.4),
         ({"epsilon": 12.0, "steps": 25}, 0.8),
         ({"epsilon": 12.0, "norm": "none"}, 0.2),
+        ({"epsilon": 0.1, "norm": "linf", "steps": 25}, 0.2 * 50 / 6 * 0.1 / 25),
         ({"epsilon": 12.0, "step_size": 0.5}, 0.5),
         ({"steps": 10_000, "epsilon": 0.0}, 1e-6),
     ],

@@ -80,7 +80,7 @@ def test_a_standard_classifier_starts_at_the_same_seeds_with_the_same_parameters
     assert found.settings[-1].parameters["steps"] == 5
     sizes = {name: picture.size for name, picture in found.pictures.items()}
     assert sizes.keys() == {"generation-gaussian", "generation-noise", "generation-settings"}
-    assert sizes["generation-gaussian"][1] == 20 + 3 * 100
+    assert sizes["generation-gaussian"] == (8 + 4 * 136, 8 + 3 * (24 + 128 + 18 + 8))
 
 
 def test_real_pictures_are_as_diverse_as_real_pictures(judge: Judge, test_set: ImageSet) -> None:
@@ -88,7 +88,7 @@ def test_real_pictures_are_as_diverse_as_real_pictures(judge: Judge, test_set: I
     real = Made(
         test_set.floats(slice(None)), test_set.floats(slice(None)), test_set.labels, torch.ones(len(test_set)), {}
     )
-    setting, _ = reference.setting("gaussian", real)
+    setting = reference.setting("gaussian", real)
     assert [setting.pixel_diversity, setting.feature_diversity] == pytest.approx([1, 1])
     assert setting.fid == pytest.approx(0, abs=1e-3)
 
@@ -161,6 +161,25 @@ def test_an_evaluation_is_saved_part_by_part_and_read_back(
     assert Evaluation.read(tmp_path).headline() == found.headline()
     with Image.open(tmp_path / "robustness_gap.webp") as picture:
         assert picture.format == "WEBP"
+
+
+def test_every_part_says_where_and_how_precisely_it_was_computed(test_set: ImageSet) -> None:
+    half = tiny_classifier(card=tiny_card(defaults=STILL), precision="bf16")
+    options = EvaluationOptions(only=("judge", "inpainting"), images=2)
+    found = evaluate(half, test_set, judge=half, options=options).report()["parts"]
+    assert {name: part["precision"] for name, part in found.items()} == {"judge": "fp32", "inpainting": "bf16"}
+    assert {part["device"] for part in found.values()} == {"cpu"}
+
+
+def test_an_evaluation_from_before_precision_was_written_down_is_read_as_fp32(
+    classifier: Classifier, test_set: ImageSet, tmp_path: Path
+) -> None:
+    evaluate(classifier, test_set, options=EvaluationOptions(l2=None)).save(tmp_path)
+    report = json.loads((tmp_path / FILE).read_text())
+    for name in ("device", "precision"):
+        del report["parts"]["accuracy"][name]
+    (tmp_path / FILE).write_text(json.dumps(report))
+    assert Evaluation.read(tmp_path).parts["accuracy"].precision == "fp32"
 
 
 def test_saving_keeps_other_parts_of_the_same_weights_only(

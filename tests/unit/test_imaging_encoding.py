@@ -114,23 +114,6 @@ def test_save_takes_the_format_from_the_suffix(name: str, format: str, tmp_path:
     assert files((tmp_path / name).parent) == [Path(name).name]
 
 
-def test_save_writes_bytes_of_that_format_as_they_are(tmp_path: Path) -> None:
-    data = imaging.encode(noise(), "jpeg", 77)
-    imaging.save(data, tmp_path / "a.jpg")
-    assert (tmp_path / "a.jpg").read_bytes() == data
-
-
-def test_save_never_puts_one_format_under_the_suffix_of_another(tmp_path: Path) -> None:
-    imaging.save(imaging.encode(noise(), "webp"), str(tmp_path / "a.png"))
-    assert imaging.header(tmp_path / "a.png").format == "PNG"
-
-
-def test_save_has_no_limit_on_its_own_bytes(tmp_path: Path) -> None:
-    data = imaging.encode(noise(), "jpeg") + bytes(imaging.MAX_BYTES)
-    imaging.save(data, tmp_path / "a.jpg")
-    assert (tmp_path / "a.jpg").stat().st_size == len(data)
-
-
 @pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a", "png"])
 def test_save_refuses_unknown_suffixes(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"out: '.*' does not end in a known suffix; use \.png, \.jpg") as caught:

@@ -39,6 +39,16 @@ def painted(size: tuple[int, int], *boxes: tuple[int, int, int, int], level: int
     return mask
 
 
+def mask_of(source: imaging.Source, image_size: tuple[int, int], size: int, fit: str = "crop") -> Floats:
+    """What may be edited of a square of an image, by a mask drawn for the image."""
+    return imaging.mask_square(imaging.drawn_mask(source, image_size, size), image_size, size, fit)
+
+
+def box_of(box: str | tuple[int, int, int, int], image_size: tuple[int, int], size: int, fit: str = "crop") -> Floats:
+    """The same, by a rectangle."""
+    return imaging.mask_square(imaging.drawn_rectangle(box, image_size), image_size, size, fit, field="box")
+
+
 def refused(field: str, call: object, *arguments: object, **options: object) -> str:
     assert callable(call)
     with pytest.raises(InvalidInput) as caught:
@@ -110,21 +120,21 @@ def test_a_mask_of_the_photo_s_size_follows_the_photo_s_geometry() -> None:
     mask = painted((60, 30), (15, 0, 30, 30))
     left_half = np.zeros((1, 30, 30), np.float32)
     left_half[:, :, :15] = 1
-    assert np.array_equal(imaging.decode_mask(mask, (60, 30), 30, "crop"), left_half)
+    assert np.array_equal(mask_of(mask, (60, 30), 30, "crop"), left_half)
     padded = np.zeros((1, 30, 30), np.float32)
     padded[:, 7:22, 7:15] = 1
     padded[:, 7:22, 7] = 0.5
-    assert np.abs(imaging.decode_mask(mask, (60, 30), 30, "pad") - padded).max() <= 1 / 255
+    assert np.abs(mask_of(mask, (60, 30), 30, "pad") - padded).max() <= 1 / 255
     stretched = np.zeros((1, 30, 30), np.float32)
     stretched[:, :, 7:15] = 1
     stretched[:, :, 7] = 0.5
-    assert np.abs(imaging.decode_mask(mask, (60, 30), 30, "stretch") - stretched).max() <= 1 / 255
+    assert np.abs(mask_of(mask, (60, 30), 30, "stretch") - stretched).max() <= 1 / 255
 
 
 def test_a_mask_of_the_square_s_size_is_taken_as_it_is() -> None:
     mask = painted((32, 32), (4, 5, 10, 12))
     for photo in ((32, 32), (640, 480)):
-        square = imaging.decode_mask(mask, photo, 32)
+        square = mask_of(mask, photo, 32)
         assert square.shape == (1, 32, 32)
         assert square.dtype == np.float32
         assert np.array_equal(square[0], np.asarray(mask) / np.float32(255))
@@ -132,17 +142,17 @@ def test_a_mask_of_the_square_s_size_is_taken_as_it_is() -> None:
 
 def test_the_margins_of_a_padded_photo_are_never_edited() -> None:
     everywhere = Image.new("L", (32, 32), 255)
-    square = imaging.decode_mask(everywhere, (64, 32), 32, "pad")
+    square = mask_of(everywhere, (64, 32), 32, "pad")
     assert square[0, :, 0].tolist() == [0] * 8 + [1] * 16 + [0] * 8
 
 
 def test_grey_is_a_soft_edge() -> None:
     levels = np.array([[0, 51], [128, 255]], np.uint8)
-    assert imaging.decode_mask(levels, (2, 2), 2)[0].tolist() == (levels / np.float32(255)).tolist()
+    assert mask_of(levels, (2, 2), 2)[0].tolist() == (levels / np.float32(255)).tolist()
 
 
 def test_what_is_covered_in_part_is_grey() -> None:
-    assert imaging.decode_mask(painted((4, 4), (0, 0, 1, 4)), (4, 4), 2)[0].tolist() == [[np.float32(128 / 255), 0]] * 2
+    assert mask_of(painted((4, 4), (0, 0, 1, 4)), (4, 4), 2)[0].tolist() == [[np.float32(128 / 255), 0]] * 2
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -158,51 +168,51 @@ def test_strokes_of_one_colour_on_a_transparent_layer_count_by_their_opacity(col
     layer.putpixel((2, 0), (*colour, 255))
     layer.putpixel((3, 0), (255, 170, 85, 3))  # thin paint comes out of a canvas with rounded colours
     expected = np.array([[[0, 128, 255, 3]]], np.float32) / 255
-    assert np.array_equal(imaging.decode_mask(encoded(layer), (4, 1), 4, "stretch")[:, :1], expected)
+    assert np.array_equal(mask_of(encoded(layer), (4, 1), 4, "stretch")[:, :1], expected)
 
 
 def test_a_transparent_mask_of_several_colours_is_seen_on_black() -> None:
     layer = Image.new("RGBA", (3, 1))
     layer.putpixel((1, 0), (0, 0, 0, 255))
     layer.putpixel((2, 0), (255, 255, 255, 255))
-    assert imaging.decode_mask(encoded(layer), (3, 1), 3, "stretch")[0, 0].tolist() == [0, 0, 1]
+    assert mask_of(encoded(layer), (3, 1), 3, "stretch")[0, 0].tolist() == [0, 0, 1]
 
 
 def test_an_opaque_mask_with_an_alpha_channel_counts_by_its_grey() -> None:
     assert np.array_equal(
-        imaging.decode_mask(painted((8, 8), (2, 2, 5, 5)).convert("RGBA"), (8, 8), 8),
-        imaging.decode_mask(painted((8, 8), (2, 2, 5, 5)), (8, 8), 8),
+        mask_of(painted((8, 8), (2, 2, 5, 5)).convert("RGBA"), (8, 8), 8),
+        mask_of(painted((8, 8), (2, 2, 5, 5)), (8, 8), 8),
     )
 
 
 def test_one_bit_sixteen_bit_and_truth_masks_work() -> None:
     mask = painted((8, 8), (2, 2, 5, 5))
-    expected = imaging.decode_mask(mask, (8, 8), 8)
+    expected = mask_of(mask, (8, 8), 8)
     truth = np.asarray(mask) > 0
     for other in (mask.convert("1"), Image.fromarray(truth.astype(np.uint16) * 65535), truth, truth.astype(float)):
-        assert np.array_equal(imaging.decode_mask(other, (8, 8), 8), expected)
+        assert np.array_equal(mask_of(other, (8, 8), 8), expected)
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
-    message = refused("mask", imaging.decode_mask, painted((30, 60), (0, 0, 9, 9)), (60, 30), 32)
+    message = refused("mask", mask_of, painted((30, 60), (0, 0, 9, 9)), (60, 30), 32)
     assert message == "mask: is 30 x 60 pixels but the image is 60 x 30; draw the mask at the size of the image."
 
 
 def test_an_empty_mask_is_refused() -> None:
     expected = "mask: is empty (all black), so nothing may be edited; paint the part to edit white."
-    assert refused("mask", imaging.decode_mask, painted((8, 8)), (8, 8), 8) == expected
-    assert refused("mask", imaging.decode_mask, Image.new("RGBA", (8, 8)), (8, 8), 8) == expected
-    assert refused("mask", imaging.decode_mask, Image.new("RGBA", (8, 8), "white").convert("P"), (4, 4), 4)
+    assert refused("mask", mask_of, painted((8, 8)), (8, 8), 8) == expected
+    assert refused("mask", mask_of, Image.new("RGBA", (8, 8)), (8, 8), 8) == expected
+    assert refused("mask", mask_of, Image.new("RGBA", (8, 8), "white").convert("P"), (4, 4), 4)
 
 
 def test_a_mask_that_the_geometry_cuts_away_is_refused() -> None:
     mask = painted((60, 30), (0, 0, 10, 30))
-    assert "fit 'crop' keeps at 30 x 30 pixels" in refused("mask", imaging.decode_mask, mask, (60, 30), 30)
-    assert imaging.decode_mask(mask, (60, 30), 30, "pad").any()
+    assert "fit 'crop' keeps at 30 x 30 pixels" in refused("mask", mask_of, mask, (60, 30), 30)
+    assert mask_of(mask, (60, 30), 30, "pad").any()
 
 
 def test_a_damaged_mask_names_the_mask() -> None:
-    assert refused("mask", imaging.decode_mask, b"\x89PNG\r\n\x1a\n", (8, 8), 8).startswith("mask: is damaged")
+    assert refused("mask", mask_of, b"\x89PNG\r\n\x1a\n", (8, 8), 8).startswith("mask: is damaged")
 
 
 # Rectangles
@@ -212,31 +222,27 @@ def test_a_damaged_mask_names_the_mask() -> None:
 def test_a_rectangle_is_given_by_corner_and_extent(box: str | tuple[int, int, int, int]) -> None:
     expected = np.zeros((1, 32, 32), np.float32)
     expected[0, 5:12, 4:10] = 1
-    assert np.array_equal(imaging.rectangle_mask(box, (32, 32), 32), expected)
+    assert np.array_equal(box_of(box, (32, 32), 32), expected)
 
 
 def test_a_rectangle_is_in_pixels_of_the_photo_and_follows_its_geometry() -> None:
     mask = painted((64, 32), (20, 8, 40, 24))
     for fit in imaging.FITS:
-        expected = imaging.decode_mask(mask, (64, 32), 16, fit)
-        assert np.array_equal(imaging.rectangle_mask("20,8,20,16", (64, 32), 16, fit), expected)
+        expected = mask_of(mask, (64, 32), 16, fit)
+        assert np.array_equal(box_of("20,8,20,16", (64, 32), 16, fit), expected)
 
 
 def test_a_rectangle_is_cut_at_the_border() -> None:
-    assert imaging.rectangle_mask("-2,-2,4,4", (8, 8), 8).sum() == 4
-    assert imaging.rectangle_mask("6,7,99,99", (8, 8), 8).sum() == 2
+    assert box_of("-2,-2,4,4", (8, 8), 8).sum() == 4
+    assert box_of("6,7,99,99", (8, 8), 8).sum() == 2
 
 
 @pytest.mark.parametrize("box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1.5,2,3,4", "8,0,4,4", "0,0,0,4", "-9,0,4,4"])
 def test_other_rectangles_are_refused(box: str) -> None:
-    assert refused("box", imaging.rectangle_mask, box, (8, 8), 8)
+    assert refused("box", box_of, box, (8, 8), 8)
 
 
 # Back into the photo
-
-
-def square_of(mask: Image.Image, photo: Image.Image, size: int, fit: str) -> Floats:
-    return imaging.decode_mask(mask, photo.size, size, fit)
 
 
 @pytest.mark.parametrize("fit", imaging.FITS)
@@ -244,7 +250,7 @@ def square_of(mask: Image.Image, photo: Image.Image, size: int, fit: str) -> Flo
 def test_outside_the_mask_every_bit_of_the_photo_stays(width: int, height: int, fit: str) -> None:
     photo = noise(width, height)
     box = (width // 3, height // 3, 2 * width // 3, 2 * height // 3)
-    mask = imaging.rectangle_mask((box[0], box[1], box[2] - box[0], box[3] - box[1]), photo.size, 64, fit)
+    mask = box_of((box[0], box[1], box[2] - box[0], box[3] - box[1]), photo.size, 64, fit)
     out = np.asarray(imaging.paste_back(photo, np.ones((3, 64, 64)), mask, fit))
     before = np.asarray(photo)
     assert out.shape == before.shape
@@ -294,7 +300,7 @@ def test_a_grey_mask_blends() -> None:
 
 def test_at_the_square_s_own_size_the_result_is_used_bit_for_bit() -> None:
     photo, edit = noise(64, 64), noise(64, 64, seed=1)
-    mask = imaging.rectangle_mask("10,12,20,30", (64, 64), 64)
+    mask = box_of("10,12,20,30", (64, 64), 64)
     out = np.asarray(imaging.paste_back(photo, imaging.to_square(edit, 64), mask))
     expected = np.where(mask[0, :, :, None] > 0, np.asarray(edit), np.asarray(photo))
     assert np.array_equal(out, expected)

@@ -215,7 +215,7 @@ def test_translation_between_two_domains_needs_no_class(tmp_path: Path) -> None:
         ("box", lambda s: s.inpaint(picture(), mask(), box=(1, 1, 2, 2))),
         ("box", lambda s: s.inpaint(picture(), box=(100, 100, 2, 2))),
         ("factor", lambda s: s.super_resolve(picture(), "circle", factor=3)),
-        ("class", lambda s: s.translate(picture())),
+        ("target", lambda s: s.translate(picture())),
         ("unit", lambda s: s.paint_features(picture(), mask())),
         ("unit", lambda s: s.paint_features(picture(), mask(), unit=99)),
         ("unit", lambda s: s.paint_features(picture(), mask(), unit="the sky")),

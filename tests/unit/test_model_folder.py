@@ -195,8 +195,12 @@ def test_an_unknown_model_is_answered_with_near_names(tmp_path: Path, monkeypatc
 
 def test_a_class_is_found_by_name_in_any_case_and_by_number(classifier: Classifier) -> None:
     assert [classifier.card.class_index(name) for name in ("square", " Square ", "1")] == [1, 1, 1]
-    with pytest.raises(NotFound, match="did you mean circle"):
+    with pytest.raises(NotFound, match=r"^target: there is no class 'circel'; did you mean circle"):
         classifier.card.class_index("circel")
+    capitals = dataclasses.replace(classifier.card, classes=("Tabby Cat", "ZEBRA"))
+    for wrong, near in (("tabby kat", "Tabby Cat"), ("Zebr", "ZEBRA")):
+        with pytest.raises(NotFound, match=f"did you mean {near}"):
+            capitals.class_index(wrong)
     with pytest.raises(NotFound, match="choose one of circle, square, stripes, waves"):
         classifier.card.class_index("4")
     digits = dataclasses.replace(classifier.card, classes=("1", "0", "7"))

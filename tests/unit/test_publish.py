@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,19 @@ import robust_synthesis
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.seeds import Seeds
 from robust_synthesis.errors import InvalidInput
+from robust_synthesis.files import new_folder
 from robust_synthesis.model_folder import CARD, SEEDS, UNITS, UNITS_SHEET, WEIGHTS, ModelFolder, write_card
 from robust_synthesis.testing import ARCHITECTURE, CLASSES, pictures, tiny_card, tiny_classifier, tiny_network
 from robust_synthesis.training import publish as publishing
+from robust_synthesis.training.catalogue import collect_units
 from robust_synthesis.training.config import TrainConfig
 from robust_synthesis.training.datasets import ImageSet
-from robust_synthesis.training.publish import collect_units, kept_defaults, new_folder, publish
-from robust_synthesis.training.trainer import Normaliser
+from robust_synthesis.training.normaliser import Normaliser
+from robust_synthesis.training.publish import kept_defaults, publish
 
-CONFIG = TrainConfig(data="somewhere/pictures", architecture=dict(ARCHITECTURE), epsilon=0.75, init="models/parent")
+CONFIG = TrainConfig(
+    data="somewhere/pictures", architecture=dict(ARCHITECTURE), epsilon=0.75, init="models/parent", hold_out=24
+)
 HISTORY = [
     {"epoch": 1.0, "clean_accuracy": 0.5, "robust_accuracy": 0.4, "best": 1.0},
     {"epoch": 2.0, "clean_accuracy": 0.6, "robust_accuracy": 0.3, "best": 0.0},
@@ -65,7 +68,7 @@ def test_the_card_says_what_the_network_is_and_how_it_came_about(folder: ModelFo
     pixels = data.floats(slice(None))
     assert card.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-4)
     assert card.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-4)
-    assert card.data == {"name": "pictures", "train_images": 96}
+    assert card.data == {"name": "pictures", "train_images": 72, "held_out_images": 24}
     assert card.training["objective"] == "adversarial"
     assert card.training["epsilon"] == 0.75
     assert card.training["epochs"] == 14
@@ -155,15 +158,17 @@ def test_a_unit_can_be_painted_by_its_suggested_name(folder: ModelFolder) -> Non
 
 def test_the_sheet_shows_the_images_that_activate_a_unit_most(data: ImageSet) -> None:
     classifier = tiny_classifier()
-    units, encoded = collect_units(classifier, data)
-    sheet = Image.open(io.BytesIO(encoded)).convert("RGB")
-    assert sheet.width == 3 * (9 * 40 + 8)
-    assert sheet.height == -(-len(units) // 3) * 58
+    units, sheet = collect_units(classifier, data)
+    assert sheet.size == (8 + 3 * 9 * 48, 8 + -(-len(units) // 3) * (24 + 40 + 8))
     with torch.no_grad():
-        best = int(classifier.logits_and_latent(data.floats(slice(None)))[1][:, units[0].index].argmax())
-    shown = np.asarray(sheet.crop((0, 14, 40, 54))).astype(float)
-    picture = Image.fromarray(data.images[best].permute(1, 2, 0).numpy()).resize((40, 40), Image.Resampling.BICUBIC)
-    assert np.abs(shown - np.asarray(picture).astype(float)).mean() < 6  # WebP at quality 60
+        latent = classifier.logits_and_latent(data.floats(slice(None)))[1]
+    for place, unit in enumerate(units[:4]):
+        best = data.images[int(latent[:, unit.index].argmax())].permute(1, 2, 0).numpy()
+        left, top = 8 + place % 3 * 9 * 48, 24 + place // 3 * 72
+        shown = sheet.crop((left, top, left + 40, top + 40))
+        assert np.array_equal(
+            np.asarray(shown), np.asarray(Image.fromarray(best).resize((40, 40), Image.Resampling.NEAREST))
+        )
 
 
 def test_the_catalogue_looks_at_no_more_images_than_its_limit(data: ImageSet) -> None:

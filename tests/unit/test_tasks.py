@@ -205,7 +205,7 @@ def test_translation_between_two_domains_goes_to_the_other_one(domains: Classifi
 def test_translation_among_many_classes_needs_the_one_to_go_to(large: Classifier) -> None:
     with pytest.raises(InvalidInput, match="more than two classes; name the one to translate to") as error:
         job_of(Translate(), large)
-    assert error.value.field == "class"
+    assert error.value.field == "target"
 
 
 def test_a_class_that_nobody_named_is_the_one_that_the_classifier_sees_in_the_start(large: Classifier) -> None:

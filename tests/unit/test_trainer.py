@@ -17,7 +17,8 @@ from robust_synthesis.errors import InvalidInput
 from robust_synthesis.testing import CLASSES, pictures
 from robust_synthesis.training.config import TrainConfig
 from robust_synthesis.training.datasets import ImageSet
-from robust_synthesis.training.trainer import EpochReport, Normaliser, Trainer
+from robust_synthesis.training.normaliser import Normaliser
+from robust_synthesis.training.trainer import EpochReport, Trainer
 
 TINY: dict[str, Any] = {"kind": "resnet", "depths": [1], "width": 8}
 QUICK = TrainConfig(

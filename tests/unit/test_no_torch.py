@@ -1,0 +1,20 @@
+"""A gateway that computes nothing itself needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MODULES = (
+    "robust_synthesis.gateway.backends.remote",
+    "robust_synthesis.gateway.backends.torchserve",
+    "robust_synthesis.worker.torchserve",
+    "robust_synthesis.worker.agent",
+    "robust_synthesis.cli.worker",
+)
+
+
+def test_backends_and_agent_import_without_torch() -> None:
+    code = f"import sys; sys.modules['torch'] = None; import {', '.join(MODULES)}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
