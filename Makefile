@@ -9,11 +9,12 @@ DATA ?= data
 TORCH_INDEX ?=
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo archives test test-slow check format protos evaluate clean
+.PHONY: help setup setup-dev demo serve archives test test-slow check format protos evaluate clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
 	@echo "make archives  model_store/NAME.mar for TorchServe, of every classifier"
+	@echo "make serve     a worker: TorchServe with the shipped classifiers"
 	@echo "make test      all tests but the slow proofs"
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
@@ -44,6 +45,9 @@ demo: setup
 
 archives: setup
 	$(BIN)/robust-synthesis archive
+
+serve: setup
+	$(BIN)/robust-synthesis worker --models model_store
 
 test: setup-dev
 	$(BIN)/pytest -m 'not slow'

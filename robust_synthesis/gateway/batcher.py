@@ -117,6 +117,10 @@ class Batcher:
         standing.used |= {(*model, plan.size, size) for size, _, _ in batches}
         self.times.learn(plan.worker.name, plan.info.name, plan.size, batches)
 
+    def ended(self, plan: Plan, now: float) -> None:
+        """Jobs of the bundle ended with it."""
+        self._standings[plan.worker.name].ended = now, len(plan.jobs)
+
     def lost(self, plan: Plan, now: float, message: str) -> list[Candidate]:
         """The worker may have died of it: its jobs are tried again in smaller bundles. Returns those that are given up."""
         self.unsent(plan).lost(self.policy.lost, now, self._rng.random(), now - plan.at, message)
@@ -145,7 +149,10 @@ class Batcher:
 
     def next_change(self, now: float) -> float | None:
         """When `plan` could have something new to say though nothing has happened."""
-        return min((time for standing in self._standings.values() for time in standing.returns(now)), default=None)
+        linger = self.policy.linger
+        return min(
+            (time for standing in self._standings.values() for time in standing.returns(now, linger)), default=None
+        )
 
     def obstacle(self, job: Candidate, workers: Sequence[Worker], now: float) -> str:
         """Why no worker can take the job; empty where one can, and it waits for its turn."""
@@ -193,6 +200,8 @@ class Batcher:
         if standing.outstanding and len(jobs) < most:
             return None
         jobs = group.trimmed(jobs)
+        if not standing.outstanding and standing.lingers(len(jobs), self.policy.linger, now):
+            return None
         steps = group.steps(jobs)
         charges = [group.charge(evaluations) for evaluations in steps]
         expected = (group.cost(jobs) or 0.0) * max(steps)

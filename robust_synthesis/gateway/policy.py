@@ -28,6 +28,8 @@ class Policy:
     """How many times the share of all others the interactive jobs get at most while others wait."""
     patience: int = 3
     """Losses in a row, computed alone, after which a job is given up."""
+    linger: float = 0.005
+    """That a worker waits after a bundle whose jobs ended, since their callers may send others to share the next one."""
     bundle_bytes: int = 16 * 2**20
     """A bundle takes no further job beyond this; one job alone may be larger."""
     shortest_timeout: float = 5.0

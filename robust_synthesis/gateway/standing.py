@@ -45,8 +45,14 @@ class Standing:
     """It did not understand us."""
     tired_until: float = 0.0
     """Others are preferred to it: a hung worker wastes a timeout each time it is tried."""
+    ended: tuple[float, int] = (0.0, 0)
+    """When its last bundle came back, and with how many jobs if any of them ended with it."""
     used: set[tuple[str, str, int, int]] = field(default_factory=set)
     """Model, version, image size and bucket of the batches that it has run since it last stopped."""
+
+    def lingers(self, jobs: int, linger: float, now: float) -> bool:
+        """Whether to wait for more than so many jobs, as the bundle before had more and some of its callers may come back."""
+        return jobs < self.ended[1] and now < self.ended[0] + linger
 
     def away(self, now: float) -> bool:
         return now < max(self.absent.until, self.losses.until)
@@ -68,7 +74,11 @@ class Standing:
         refused = self.refused.get(model, Trouble()).message
         return refused or self.losses.message or self.absent.message
 
-    def returns(self, now: float) -> list[float]:
+    def returns(self, now: float, linger: float) -> list[float]:
         """When it can be asked again, for everything that it is left alone with."""
-        times = [self.tired_until, *(t.until for t in (self.absent, self.losses, *self.refused.values()))]
+        times = [
+            self.tired_until,
+            self.ended[0] + linger * (self.ended[1] > 0),
+            *(t.until for t in (self.absent, self.losses, *self.refused.values())),
+        ]
         return [time for time in times if time > now]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +38,7 @@ from .problems import Problems
 from .whole_job import whole_job
 
 log = logging.getLogger(__name__)
+_ENCODERS = min(8, os.cpu_count() or 1)
 
 
 @dataclass
@@ -127,7 +130,9 @@ class Compute:
         running = [job for job in jobs if job.failure is None]
         for group in [[job] for job in running if job.part.exact] + [[job for job in running if not job.part.exact]]:
             self._advance(group)
-        replies = [JobReply(failure=m) if isinstance(m, Failure) else self._reply(m) for m in members]
+        predicted = self._predict([job for job in jobs if job.failure is None and job.finished])
+        with ThreadPoolExecutor(_ENCODERS) as pool:  # Pillow encodes outside the interpreter's lock
+            replies = list(pool.map(lambda m: self._reply(m, predicted), members))
         self.last_seconds = time.perf_counter() - started
         return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
 
@@ -207,7 +212,25 @@ class Compute:
                 job.loss += loss[:evaluations, i].tolist()
                 job.probability += probability[:evaluations, i].tolist()
 
-    def _reply(self, job: _Member) -> JobReply:
+    def _predict(self, finished: Sequence[_Member]) -> Mapping[int, int]:
+        """Class of each result by the job's identity; `exact` jobs alone, the others in one batch."""
+        groups = [[job] for job in finished if job.part.exact] + [[job for job in finished if not job.part.exact]]
+        found: dict[int, int] = {}
+        for group in filter(None, groups):
+            try:
+                results = torch.cat([job.state.result(job.problem) for job in group])
+                found |= dict(
+                    zip(map(id, group), self.classifier.probabilities(results).argmax(1).tolist(), strict=True)
+                )
+            except Exception as error:
+                for job in group:
+                    job.failure = _failure(error)
+        return found
+
+    def _reply(self, member: _Member | Failure, predicted: Mapping[int, int]) -> JobReply:
+        if isinstance(member, Failure):
+            return JobReply(failure=member)
+        job = member
         if job.failure is None and not torch.isfinite(torch.tensor(job.loss)).all():
             message = "is not a number; lower the step size or the weights of the objective."
             job.failure = Failure("invalid", message, "loss")
@@ -215,13 +238,13 @@ class Compute:
             return JobReply(failure=job.failure)
         try:
             if job.finished:
-                return self._finish(job)
+                return self._finish(job, predicted[id(job)])
         except Exception as error:
             return JobReply(failure=_failure(error))
         state = transport.job_state(job.state, with_best=job.improved)
         return JobReply(started=job.started, problem=job.sent, state=state, loss=job.loss, probability=job.probability)
 
-    def _finish(self, job: _Member) -> JobReply:
+    def _finish(self, job: _Member, predicted: int) -> JobReply:
         if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
             raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
         self._problems.drop(job.sent.address if job.sent else str(job.part.address))
@@ -231,7 +254,6 @@ class Compute:
             picture = prepare(job.part.request, self.classifier.card).picture(result[0].cpu())
         else:
             picture = imaging.to_image(result[0].cpu().numpy())
-        predicted = int(self.classifier.probabilities(result)[0].argmax())
         report = {
             "predicted": self.classifier.card.classes[predicted],
             **measures(job.problem, job.state, job.probability[-1]),

@@ -579,3 +579,27 @@ def test_nothing_is_kept_of_workers_that_are_gone() -> None:
         answer(batcher, plan, {1: 0.01})
     assert len(batcher._standings) == 1
     assert len(batcher.times._measured) == 1
+
+
+def test_a_worker_waits_a_moment_for_callers_whose_jobs_have_just_ended() -> None:
+    batcher, worker = Batcher(Policy(linger=0.005)), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, 4, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, 1.0)
+    jobs(batcher, 1)
+    assert batcher.plan(worker, 1.001) == []
+    assert batcher.next_change(1.001) == pytest.approx(1.005)
+    jobs(batcher, 3)
+    assert sizes(batcher.plan(worker, 1.002)) == [4]
+
+
+@pytest.mark.parametrize(("count", "later"), [(4, 0.006), (1, 0.0)])
+def test_a_worker_does_not_wait_longer_than_that_nor_for_a_lone_caller(count: int, later: float) -> None:
+    batcher, worker = Batcher(Policy(linger=0.005)), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, count, steps=1)
+    (plan,) = batcher.plan(worker, 0.5)
+    answer(batcher, plan)
+    batcher.ended(plan, 1.0)
+    jobs(batcher, 1)
+    assert sizes(batcher.plan(worker, 1.0 + later)) == [1]

@@ -7,7 +7,7 @@ import sys
 
 MODULES = (
     "robust_synthesis.gateway.backends.remote",
-    "robust_synthesis.gateway.backends.torchserve",
+    "robust_synthesis.gateway.backends.engine",
     "robust_synthesis.worker.torchserve",
     "robust_synthesis.worker.agent",
     "robust_synthesis.cli.worker",

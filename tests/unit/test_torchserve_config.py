@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from robust_synthesis.bundle import BundleError
-from robust_synthesis.errors import SynthesisError
+from robust_synthesis.errors import InvalidInput, SynthesisError
 from robust_synthesis.gateway.backends.base import WorkerLost, WorkerUnavailable
 from robust_synthesis.worker.engine import EngineError, UnknownVersion
 from robust_synthesis.worker.torchserve import config, logs
@@ -59,7 +59,12 @@ def test_the_device_reaches_the_workers(device: str | None, visible: str, monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     found = config.environment(Path("/run"), Path("/jdk/bin/java"), Settings(device=device))
     assert found["CUDA_VISIBLE_DEVICES"] == visible
-    assert ("number_of_gpu" in _properties(Settings(device=device))) == (device == "cpu")
+    assert _properties(Settings(device=device)).get("number_of_gpu") == {"cpu": "0", "cuda:3": "1"}.get(device or "")
+
+
+def test_a_device_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="give cpu, cuda or cuda:N"):
+        Settings(device="gpu0")
 
 
 def test_everything_that_torchserve_writes_is_in_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +134,7 @@ def test_what_torchserve_says_of_a_bundle(code: grpc.StatusCode, details: str, m
 @pytest.mark.parametrize(
     ("text", "level", "source", "message"),
     [
-        ("@WARN|ModelManager|main|No such model ", logging.WARNING, "ModelManager", "No such model"),
+        ("@WARN|PluginsManager|main|No such plugin ", logging.WARNING, "PluginsManager", "No such plugin"),
         ("@INFO|MODEL_LOG|W-9000-tiny_v1-stdout|hello | you", logging.INFO, "tiny_v1", "hello | you"),
         (
             "@INFO|MODEL_LOG|W-9000-tiny_v1-stdout|Torch worker started.",
@@ -139,6 +144,9 @@ def test_what_torchserve_says_of_a_bundle(code: grpc.StatusCode, details: str, m
         ),
         ("@ERROR|WorkerThread|W-9000-tiny_v1|Worker died", logging.DEBUG, "WorkerThread", "Worker died"),
         ("nvidia-smi not available", logging.DEBUG, "torchserve", "nvidia-smi not available"),
+        ("java.io.IOException: Failed to bind", logging.ERROR, "torchserve", "java.io.IOException: Failed to bind"),
+        ("Error: Could not create the JVM", logging.ERROR, "torchserve", "Error: Could not create the JVM"),
+        ("\tat org.pytorch.serve.X(X.java:1)", logging.DEBUG, "torchserve", "\tat org.pytorch.serve.X(X.java:1)"),
         ("@odd", logging.DEBUG, "torchserve", "@odd"),
     ],
 )

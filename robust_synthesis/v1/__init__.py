@@ -1,0 +1,1 @@
+"""Generated from `protos/robust_synthesis/v1` by `make protos`."""

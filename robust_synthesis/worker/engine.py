@@ -1,0 +1,200 @@
+"""What a worker agent, or the torchserve backend, drives: an engine that runs bundles with several classifiers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import tempfile
+import zipfile
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..errors import ModelError, SynthesisError
+from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
+from ..model_folder import Card
+
+if TYPE_CHECKING:
+    from .compute import Compute
+    from .shelf import Found, Places
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class EngineError(SynthesisError):
+    """The engine cannot be started here: a part of it is missing, or the system refuses."""
+
+
+class UnknownVersion(WorkerUnavailable):
+    """The engine does not have this classifier, or this version of it."""
+
+
+@dataclass(frozen=True)
+class Loaded(ModelInfo):
+    """A classifier that can run bundles, and where it does."""
+
+    device: str
+    precision: str
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Loaded:
+        """From what `Compute.describe` says. Raises ModelError for something else."""
+        try:
+            card = described["card"]
+            return cls(
+                name=str(described["name"]),
+                version=str(described["version"]),
+                card=Card.from_json(card if isinstance(card, str) else json.dumps(card)),
+                current=True,
+                step_seconds={int(size): float(seconds) for size, seconds in described["step_seconds"].items()},
+                protocol=int(described["protocol"]),
+                device=str(described["device"]),
+                precision=str(described["precision"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"model: its description cannot be read ({error!r}); build the archive again.") from error
+
+
+class Engine(Protocol):
+    """Runs bundles, one after another per classifier version."""
+
+    kind: str
+    """torchserve or inprocess."""
+    changed: asyncio.Event
+    """Set whenever `up` or `models()` changes."""
+    restarts: dict[str, int]
+    """How often it replaced what: frontend (the JVM with all below it), worker (the process of one classifier version)."""
+
+    @property
+    def up(self) -> bool:
+        """Whether any classifier can run a bundle now."""
+        ...
+
+    async def start(self) -> None:
+        """Until the first classifiers are loaded. Raises EngineError, or ModelError where none can be."""
+        ...
+
+    async def close(self) -> None: ...
+
+    def models(self) -> Sequence[Loaded]: ...
+
+    async def run(self, bundle: bytes, *, model: str, version: str | None, timeout: float) -> bytes:
+        """A bundle's blob -> its reply's. The timeout begins when the bundle's turn comes.
+
+        Raises WorkerLost, WorkerUnavailable (UnknownVersion among them), or BundleError for one that is too large.
+        """
+        ...
+
+    async def reload(self) -> None:
+        """Look at the models directory now, and wait until what is new has been loaded."""
+        ...
+
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        """Process ids by role, besides our own."""
+        ...
+
+
+class InProcess:
+    """The engine in this process: bundles in one thread of their own, and no protection against what crashes a process."""
+
+    kind = "inprocess"
+
+    def __init__(
+        self,
+        places: Places,
+        *,
+        device: str | None = None,
+        precision: str = "auto",
+        grace: float = 60,
+        poll: float = 1,
+    ) -> None:
+        from .shelf import Shelf
+
+        self.changed = asyncio.Event()
+        self.restarts: dict[str, int] = {}
+        self._options: dict[str, Any] = {"device": device, "precision": precision}
+        self._shelf: Shelf[Compute] = Shelf(
+            places, self._load, self._unload, grace=grace, poll=poll, changed=self.changed
+        )
+        self._thread = ThreadPoolExecutor(1, "compute")
+        self._turn = asyncio.Lock()
+        self._hung = False
+
+    @property
+    def up(self) -> bool:
+        return bool(self._shelf.models()) and not self._hung
+
+    async def start(self) -> None:
+        await self._shelf.start()
+
+    async def close(self) -> None:
+        await self._shelf.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def models(self) -> Sequence[Loaded]:
+        return self._shelf.models()
+
+    async def reload(self) -> None:
+        await self._shelf.reload()
+
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        return {}
+
+    async def run(self, bundle: bytes, *, model: str, version: str | None, timeout: float) -> bytes:
+        return await uncancelled(self._run(bundle, model, version, timeout))
+
+    async def _run(self, bundle: bytes, model: str, version: str | None, timeout: float) -> bytes:
+        with self._shelf.use(model, version) as compute:
+            async with self._turn:
+                if self._hung:
+                    raise WorkerUnavailable("the engine still computes a bundle that took too long.")
+                future = asyncio.get_running_loop().run_in_executor(self._thread, compute.run, bundle)
+                done, _ = await asyncio.wait({future}, timeout=timeout)
+                if not done:
+                    self._hung = True
+                    self.changed.set()
+                    future.add_done_callback(self._came_back)
+                    raise WorkerLost(f"the bundle did not end within {timeout:.1f} s.")
+            try:
+                return future.result()
+            except Exception as error:
+                log.exception("a bundle raised")
+                raise WorkerLost(f"the engine failed ({type(error).__name__}: {error}).") from error
+
+    def _came_back(self, future: asyncio.Future[bytes]) -> None:
+        self._hung = False
+        self.changed.set()
+        if not future.cancelled() and (error := future.exception()) is not None:
+            log.error("a bundle that took too long raised", exc_info=error)
+
+    async def _load(self, found: Found) -> tuple[Compute, Loaded]:
+        return await asyncio.to_thread(self._load_now, found)
+
+    def _load_now(self, found: Found) -> tuple[Compute, Loaded]:
+        from ..engine.classifier import Classifier
+        from .compute import Compute
+
+        if found.path.is_dir():
+            classifier = Classifier.load(found.path, **self._options)
+        else:
+            with tempfile.TemporaryDirectory(prefix="robust-synthesis-") as folder:
+                with zipfile.ZipFile(found.path) as archive:  # found only after its names and checksums were verified
+                    archive.extractall(folder)
+                classifier = Classifier.load(Path(folder), **self._options)
+        compute = Compute(classifier)
+        compute.warm_up()
+        return compute, Loaded.of(compute.describe())
+
+    async def _unload(self, compute: Compute) -> None:
+        """Nothing: its memory goes with the last reference."""
+
+
+async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Its result; where the caller is cancelled it goes on all the same, as TorchServe does with what it was sent."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # so that nobody misses it
+    return await asyncio.shield(task)

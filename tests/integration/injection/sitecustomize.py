@@ -1,0 +1,76 @@
+"""On PYTHONPATH, this changes what a worker's Python does when it imports the service's `compute` module.
+
+INJECT_CRASH=666     a job with this seed kills the process, as a fault in native code would
+INJECT_SLEEP=0.0025  a step sleeps so many seconds whatever the batch, as a GPU computes, instead of using the CPU
+INJECT_COUNT=FILE    every batch adds a line to the file: its size and its steps
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+MODULE = "robust_synthesis.worker.compute"
+
+
+def patch(compute: Any) -> None:
+    advance, open_ = compute.advance, compute.Compute._open
+    zero = compute.torch.zeros(1)
+
+    def crashing(self: Any, part: Any) -> Any:
+        request = getattr(part, "request", None)
+        if request is not None and request.spec.seed == int(os.environ["INJECT_CRASH"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return open_(self, part)
+
+    def sleeping(self: Any, group: Sequence[Any]) -> None:
+        for k, rows in compute.segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
+            started = time.perf_counter()
+            time.sleep(k * float(os.environ["INJECT_SLEEP"]))
+            for job in (group[row] for row in rows):
+                evaluations = min(k, int(job.state.remaining))
+                job.loss += [1.0] * evaluations
+                job.probability += [0.5] * evaluations
+                job.state = replace(job.state, remaining=job.state.remaining - evaluations, best_loss=zero)
+            size = compute.bucket(len(rows))
+            self.last_batches.append((size, k, time.perf_counter() - started))
+
+    def counting(classifier: Any, problem: Any, state: Any, k: int, **options: Any) -> Any:
+        with Path(os.environ["INJECT_COUNT"]).open("a") as file:
+            file.write(f"{len(state)} {k}\n")
+        return advance(classifier, problem, state, k, **options)
+
+    if "INJECT_CRASH" in os.environ:
+        compute.Compute._open = crashing
+    if "INJECT_SLEEP" in os.environ:
+        compute.Compute._steps = sleeping
+    if "INJECT_COUNT" in os.environ:
+        compute.advance = counting
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        if name != MODULE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None:
+            loader: Any = spec.loader
+            run = loader.exec_module
+
+            def run_and_patch(module: Any) -> None:
+                run(module)
+                patch(module)
+
+            loader.exec_module = run_and_patch
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
