@@ -108,7 +108,7 @@ class Plain:
 OBJECTIVES: Mapping[str, Mapping[str, float | bool | Tensor]] = {
     "class": {},
     "inpainting": {"penalty": 10.0, "fake_relu": True, "mask": MIDDLE},
-    "painting": {"ce": 0.0, "latent": -0.1, "penalty": 90.0, "fake_relu": True, "mask": 0.5 * MIDDLE + 0.25},
+    "painting": {"ce": 0.0, "latent": -0.1, "penalty": 90.0, "fake_relu": True, "mask": quantise(0.5 * MIDDLE + 0.25)},
 }
 
 
