@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from robust_synthesis.engine.ball import NORMS
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
-from robust_synthesis.engine.problem import LEVELS, Problem, State
+from robust_synthesis.engine.problem import LEVELS, Problem, State, quantise
 from robust_synthesis.testing import SIZE, tiny_network
 
 CPU = torch.device("cpu")
