@@ -1,6 +1,6 @@
 """What TorchServe loads from an archive: bundles for a gateway, and whole jobs, picture out, for anyone with curl.
 
-A request has one of: `bundle`, a blob of `robust_synthesis.bundle`; `describe`, whatever its value; or the fields of a form,
+A request has one of: `bundle`, a blob of `robust_synthesis.wire`; `describe`, whatever its value; or the fields of a form,
 such as `task=generate` and `target=dog`. TorchServe allows this module one class.
 """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..bundle import Bundle, BundleError, JobPart, Reply, decode_reply, encode
+from ..bundle import Bundle, BundleError, JobPart, Reply
+from ..wire import decode_reply, encode
 from .backends.base import WorkerLost
 from .group import Plan
 from .jobs import Job
@@ -38,7 +39,7 @@ async def exchange(plan: Plan, sent: Sent, clock: Callable[[], float]) -> Reply 
             answer = await plan.worker.run(blob, model=plan.info.name, version=plan.info.version, timeout=plan.timeout)
     except TimeoutError as error:
         raise WorkerLost(f"gave no answer within {plan.timeout:.0f} s.") from error
-    reply = await asyncio.to_thread(_read, answer) if len(answer) > LARGE else _read(answer)
+    reply = await asyncio.to_thread(decode_reply, answer) if len(answer) > LARGE else decode_reply(answer)
     if (reply.version, len(reply.jobs)) != (plan.info.version, len(sent)):
         raise BundleError("reply: is not the answer to the bundle that was sent.")
     return reply
@@ -46,12 +47,3 @@ async def exchange(plan: Plan, sent: Sent, clock: Callable[[], float]) -> Reply 
 
 def tickets(sent: Sent) -> set[Ticket]:
     return {ticket for ticket, _, _ in sent}
-
-
-def _read(answer: bytes) -> Reply:
-    try:
-        return decode_reply(answer)
-    except BundleError:
-        raise
-    except Exception as error:
-        raise BundleError(f"reply: cannot be read ({error}).") from error

@@ -19,22 +19,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..bundle import (
-    PROTOCOL,
-    Bundle,
-    Failure,
-    FixedProblem,
-    JobPart,
-    JobReply,
-    JobState,
-    Reply,
-    decode,
-    encode_error,
-    encode_reply,
-)
+from ..bundle import PROTOCOL, Bundle, Failure, FixedProblem, JobPart, JobReply, JobState, Reply
 from ..defaults import resolve
 from ..errors import InvalidInput
 from ..model_folder import Card
+from ..wire import decode, encode_error, encode_reply
 from .backends.base import ModelInfo, WorkerLost, WorkerUnavailable
 from .step_times import bucket
 

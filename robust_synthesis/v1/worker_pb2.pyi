@@ -31,7 +31,7 @@ class RunRequest(_message.Message):
     version: _builtins.str
     """Content hash of the classifier, 16 hexadecimal digits; empty is the current one."""
     bundle: _builtins.bytes
-    """A bundle as `robust_synthesis.bundle.encode` writes it."""
+    """A bundle as `robust_synthesis.wire.encode` writes it."""
     timeout_seconds: _builtins.float
     """How long the bundle may compute before the worker takes the process that computes it for hung, and replaces it;
     0 leaves it to the worker. It does not include time in which another bundle is computed first. The worker never
@@ -59,7 +59,7 @@ class RunResponse(_message.Message):
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     bundle: _builtins.bytes
-    """A reply for `robust_synthesis.bundle.decode_reply`."""
+    """A reply for `robust_synthesis.wire.decode_reply`."""
     def __init__(
         self,
         *,

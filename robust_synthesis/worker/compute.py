@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +15,14 @@ import torch
 from torch import Tensor
 
 from .. import imaging
-from ..bundle import (
-    PROTOCOL,
-    BundleError,
-    Failure,
-    FixedProblem,
-    JobPart,
-    JobReply,
-    Output,
-    Reply,
-    decode,
-    encode_error,
-    encode_reply,
-)
+from ..bundle import PROTOCOL, BundleError, Failure, FixedProblem, JobPart, JobReply, Output, Reply
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
 from ..engine.run import bucket, pad
 from ..errors import InvalidInput
 from ..tasks import make_job, measures, prepare, ran_with
+from ..wire import decode, encode_error, encode_reply
 from . import transport
 from .problems import Problems
 from .whole_job import whole_job
@@ -231,7 +221,7 @@ class Compute:
         if isinstance(member, Failure):
             return JobReply(failure=member)
         job = member
-        if job.failure is None and not torch.isfinite(torch.tensor(job.loss)).all():
+        if job.failure is None and not all(map(math.isfinite, job.loss)):
             message = "is not a number; lower the step size or the weights of the objective."
             job.failure = Failure("invalid", message, "loss")
         if job.failure is not None:

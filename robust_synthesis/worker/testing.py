@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from ..bundle import PROTOCOL, Reply, encode_reply
+from ..bundle import PROTOCOL, Reply
 from ..gateway.backends.base import WorkerUnavailable
 from ..model_folder import Card
+from ..wire import encode_reply
 from .engine import Loaded, UnknownVersion
 
 VERSION = "0123456789abcdef"

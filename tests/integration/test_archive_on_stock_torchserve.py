@@ -19,12 +19,13 @@ from PIL import Image
 
 import robust_synthesis
 from robust_synthesis.archive import build
-from robust_synthesis.bundle import Bundle, JobPart, Output, decode_reply, encode
+from robust_synthesis.bundle import Bundle, JobPart, Output
 from robust_synthesis.library import Synthesizer
 from robust_synthesis.requests import Request
 from robust_synthesis.shipped import METRICS, shipped
 from robust_synthesis.specs import SPECS, Generate
 from robust_synthesis.testing import SIZE, tiny_model_folder
+from robust_synthesis.wire import decode_reply, encode
 
 from .stock_torchserve import Server, environment, serving
 

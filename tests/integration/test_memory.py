@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from robust_synthesis import specs
-from robust_synthesis.bundle import Bundle, JobPart, Output, decode_reply, encode
+from robust_synthesis.bundle import Bundle, JobPart, Output
 from robust_synthesis.requests import Request
 from robust_synthesis.testing import mask, picture, tiny_card, tiny_model_folder
+from robust_synthesis.wire import decode_reply, encode
 from robust_synthesis.worker.shelf import Places
 from robust_synthesis.worker.torchserve import TorchServe
 

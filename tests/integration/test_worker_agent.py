@@ -28,9 +28,9 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from robust_synthesis import bundle
+from robust_synthesis import wire
 from robust_synthesis.archive import build
-from robust_synthesis.bundle import Bundle, JobPart, Output, Reply
+from robust_synthesis.bundle import Bundle, BundleError, JobPart, Output, Reply
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.requests import Request
 from robust_synthesis.specs import Generate
@@ -115,7 +115,7 @@ class Agent:
 
     def run(self, data: bytes, version: str, timeout: float = 120) -> Reply:
         request = worker_pb2.RunRequest(model="tiny", version=version, bundle=data, timeout_seconds=timeout)
-        return bundle.decode_reply(self.stub.Run(request, metadata=METADATA, timeout=SECONDS).bundle)
+        return wire.decode_reply(self.stub.Run(request, metadata=METADATA, timeout=SECONDS).bundle)
 
     def run_when_up(self, data: bytes, version: str) -> Reply:
         """As a gateway would: what did not run, or was lost, is sent again."""
@@ -200,7 +200,7 @@ def job(seed: int = 1, steps: int = 10, *, exact: bool = True) -> JobPart:
 
 def slow_bundle(version: str) -> bytes:
     """One that takes a second, or half a minute on a machine that is busy otherwise."""
-    return bundle.encode(Bundle("tiny", [job(seed, 300, exact=False) for seed in range(4)], version))
+    return wire.encode(Bundle("tiny", [job(seed, 300, exact=False) for seed in range(4)], version))
 
 
 @pytest.fixture(scope="module")
@@ -218,14 +218,14 @@ def version(models: Path) -> str:
 @pytest.fixture(scope="module")
 def data(version: str) -> bytes:
     """A bundle of one short job from start to picture."""
-    return bundle.encode(Bundle("tiny", [job()], version))
+    return wire.encode(Bundle("tiny", [job()], version))
 
 
 @pytest.fixture(scope="module")
 def expected(models: Path, data: bytes) -> bytes:
     """The picture that this process computes of it."""
     classifier = Classifier.load(models / "tiny", device="cpu", precision="auto")
-    picture = bundle.decode_reply(Compute(classifier).run(data)).jobs[0].picture
+    picture = wire.decode_reply(Compute(classifier).run(data)).jobs[0].picture
     assert picture is not None
     return picture
 
@@ -267,7 +267,7 @@ def test_no_call_but_health_works_without_the_key(served: Agent, data: bytes) ->
 def test_what_is_no_bundle_is_said_in_the_reply_and_an_unknown_version_in_the_status(
     served: Agent, data: bytes, version: str
 ) -> None:
-    with pytest.raises(bundle.BundleError, match="not a bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         served.run(b"nonsense", version)
     with pytest.raises(grpc.RpcError, match="not tiny 0000") as caught:
         served.run(data, "0000")
@@ -323,7 +323,7 @@ def test_a_stopped_worker_is_replaced(served: Agent, data: bytes, version: str, 
 def test_a_bundle_that_does_not_end_in_time_is_lost_and_its_worker_replaced(
     served: Agent, data: bytes, version: str, expected: bytes
 ) -> None:
-    endless = bundle.encode(Bundle("tiny", [job(seed, 1000) for seed in range(32)], version))
+    endless = wire.encode(Bundle("tiny", [job(seed, 1000) for seed in range(32)], version))
     worker = served.worker()
     assert worker is not None
     with pytest.raises(grpc.RpcError) as caught:
@@ -359,7 +359,7 @@ def test_a_replaced_classifier_takes_over_and_the_old_version_stays_for_its_jobs
     while new.version not in served.versions():
         assert served.run_when_up(data, version).jobs[0].picture == expected
     assert served.versions()[new.version]
-    other = bundle.encode(Bundle("tiny", [job()], new.version))
+    other = wire.encode(Bundle("tiny", [job()], new.version))
     assert served.run_when_up(other, new.version).jobs[0].picture != expected
     served.until(lambda: served.versions() == {new.version: True})
     with pytest.raises(grpc.RpcError) as caught:

@@ -14,23 +14,13 @@ import torch
 from PIL import Image
 
 from robust_synthesis import specs
-from robust_synthesis.bundle import (
-    PROTOCOL,
-    Bundle,
-    BundleError,
-    FixedProblem,
-    JobPart,
-    JobReply,
-    JobState,
-    Output,
-    decode_reply,
-    encode,
-)
+from robust_synthesis.bundle import PROTOCOL, Bundle, BundleError, FixedProblem, JobPart, JobReply, JobState, Output
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import InvalidInput
 from robust_synthesis.library import Synthesizer
 from robust_synthesis.requests import Request
 from robust_synthesis.testing import mask, picture, tiny_classifier
+from robust_synthesis.wire import decode_reply, encode
 from robust_synthesis.worker.compute import Compute, segments
 
 

@@ -21,11 +21,12 @@ import torch
 import yaml
 from PIL import Image
 
-from robust_synthesis.bundle import Bundle, JobPart, Output, decode_reply, encode
+from robust_synthesis.bundle import Bundle, JobPart, Output
 from robust_synthesis.requests import Request
 from robust_synthesis.shipped import HANDLER, METRICS, MODEL_CONFIG, shipped
 from robust_synthesis.specs import Generate
 from robust_synthesis.testing import SIZE, tiny_model_folder
+from robust_synthesis.wire import decode_reply, encode
 
 Answer = tuple[int, str, dict[str, str], bytes]
 """Status, content type, other headers, body."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from robust_synthesis.archive import build
-from robust_synthesis.bundle import Bundle, JobPart, decode_reply, encode
+from robust_synthesis.bundle import Bundle, JobPart
 from robust_synthesis.gateway.backends.base import WorkerLost, WorkerUnavailable
 from robust_synthesis.requests import Request
 from robust_synthesis.specs import Generate
 from robust_synthesis.testing import tiny_model_folder
+from robust_synthesis.wire import decode_reply, encode
 from robust_synthesis.worker.compute import Compute
 from robust_synthesis.worker.engine import InProcess, UnknownVersion
 from robust_synthesis.worker.shelf import Places

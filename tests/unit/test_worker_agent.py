@@ -14,12 +14,13 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from robust_synthesis.bundle import PROTOCOL, BundleError, decode_reply
+from robust_synthesis.bundle import PROTOCOL, BundleError
 from robust_synthesis.errors import InvalidInput
 from robust_synthesis.gateway.backends.base import Worker, WorkerLost, WorkerUnavailable
 from robust_synthesis.gateway.backends.engine import EngineBackend
 from robust_synthesis.gateway.backends.remote import Credentials, Remote
 from robust_synthesis.v1 import worker_pb2, worker_pb2_grpc
+from robust_synthesis.wire import decode_reply
 from robust_synthesis.worker.agent import SERVICE, Agent, Options
 from robust_synthesis.worker.metrics import Metrics
 from robust_synthesis.worker.testing import VERSION, FakeEngine

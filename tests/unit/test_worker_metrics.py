@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from robust_synthesis.bundle import JobReply, Reply, encode_reply
+from robust_synthesis.bundle import JobReply, Reply
 from robust_synthesis.errors import InvalidInput
+from robust_synthesis.wire import encode_reply
 from robust_synthesis.worker.metrics import OUTCOMES, Metrics, reply_header
 from robust_synthesis.worker.testing import FakeEngine
 
