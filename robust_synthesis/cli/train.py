@@ -87,6 +87,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--crop-padding", type=int, default=4, help="random crops shift by so many pixels (%(default)s)")
     group.add_argument("--no-flip", dest="flip", action="store_false", help="mirror no images")
     group.add_argument("--jitter", type=float, default=0.0, help="of brightness, contrast and saturation")
+    group.add_argument("--noise", type=float, default=0.0, help="largest deviation of Gaussian noise on an image")
     group.add_argument("--hold-out", type=int, default=1000, help="train images that choose the checkpoint")
     group.add_argument(
         "--precision",

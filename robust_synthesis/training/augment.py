@@ -1,4 +1,4 @@
-"""Random crop, flip and colour jitter of whole batches on the device the images are on."""
+"""Random crop, flip, colour jitter and noise of whole batches on the device the images are on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool, jitter: float) -> Tensor:
+def augment(
+    images: Tensor, generator: torch.Generator, *, padding: int, flip: bool, jitter: float, noise: float = 0.0
+) -> Tensor:
     """Augment [B, 3, H, W] in [0, 1]: shift by up to `padding` pixels (reflected edges), flip half, scale brightness,
-    contrast and saturation by up to 1 +- `jitter`. Random numbers come from the CPU `generator` alone."""
+    contrast and saturation by up to 1 +- `jitter`, add Gaussian noise whose standard deviation is uniform from 0 to
+    `noise` for each image. Random numbers come from the CPU `generator` alone."""
     batch, _, height, width = images.shape
     device = images.device
     if padding:
@@ -31,4 +34,7 @@ def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: b
         images = mean + contrast * (images - mean)
         grey = images.mean(dim=1, keepdim=True)
         images = (grey + saturation * (images - grey)).clamp(0, 1)
+    if noise:
+        deviation = noise * torch.rand(batch, 1, 1, 1, generator=generator)
+        images = (images + (deviation * torch.randn(images.shape, generator=generator)).to(device)).clamp(0, 1)
     return images

@@ -47,6 +47,8 @@ class TrainConfig:
     crop_padding: int = 4
     flip: bool = True
     jitter: float = 0.0
+    noise: float = 0.0
+    """Largest standard deviation of the Gaussian noise that is added to an image."""
 
     hold_out: int = 1000
     """Training images kept back to choose the checkpoint by; the test split is never looked at."""
@@ -72,7 +74,8 @@ class TrainConfig:
         for name in ("momentum", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, name, f"is {value}; give a number from 0 to below 1.")
-        require(0 <= self.jitter <= 1, "jitter", f"is {self.jitter}; give a number from 0 to 1.")
+        for name in ("jitter", "noise"):
+            require(0 <= getattr(self, name) <= 1, name, f"is {getattr(self, name)}; give a number from 0 to 1.")
         for name in ("attack_steps", "epochs", "batch_size", "hold_out"):
             require(getattr(self, name) >= 1, name, f"is {getattr(self, name)}; give a whole number from 1.")
         require(self.crop_padding >= 0, "crop_padding", f"is {self.crop_padding}; give a whole number from 0.")

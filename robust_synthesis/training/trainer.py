@@ -189,6 +189,7 @@ class Trainer:
                 padding=config.crop_padding,
                 flip=config.flip,
                 jitter=config.jitter,
+                noise=config.noise,
             ).contiguous(memory_format=self.layout)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.epoch * self.steps_per_epoch + step)

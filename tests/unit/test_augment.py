@@ -75,3 +75,12 @@ def test_jitter_changes_saturation_around_the_grey_of_each_pixel() -> None:
     assert float(spread.min()) >= 0.2 * 0.125
     assert float(spread.max()) <= 0.2 * 3.375
     assert float(spread.std()) > 0.05
+
+
+def test_noise_has_another_deviation_up_to_the_largest_for_each_image() -> None:
+    found = augment(torch.full((300, 3, 8, 8), 0.5), random(), padding=0, flip=False, jitter=0, noise=0.2)
+    deviations = found.flatten(1).std(1)
+    assert float(deviations.min()) < 0.02
+    assert 0.17 < float(deviations.max()) < 0.24
+    assert abs(float(deviations.mean()) - 0.1) < 0.02
+    assert abs(float(found.mean()) - 0.5) < 0.01
