@@ -55,7 +55,7 @@ async def serving(endpoint: Endpoint) -> AsyncIterator[str]:
 
 async def served(channel: grpc.aio.Channel) -> bool:
     reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-    return int(reply.status) == health_pb2.HealthCheckResponse.SERVING
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def gets_in(target: str, credentials: grpc.ChannelCredentials) -> bool:
