@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class SynthesisError(Exception):
@@ -25,6 +26,12 @@ class InvalidInput(SynthesisError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+
+    def at(self, field: str) -> Self:
+        """The same error, where the caller calls the field otherwise."""
+        other = type(self).__new__(type(self), f"{field}: {self.message}")
+        other.__dict__.update(self.__dict__, field=field)
+        return other
 
 
 class NotFound(InvalidInput):

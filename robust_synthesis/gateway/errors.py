@@ -2,7 +2,11 @@
 
 SynthesisError
 ├── InvalidInput, NotFound   what was asked for cannot be done; the worker said so, or the gateway
+├── Unsuitable               the classifier cannot do the task
 ├── Cancelled                by the caller
+├── Unauthenticated          the caller has not shown who it is
+├── Overloaded               no room for more work now; come back later
+│   └── QuotaExceeded        none for this caller's
 ├── DeadlineExceeded         the caller's deadline came first; says what the job waited for
 ├── JobLost                  workers stopped or failed at it too often, each time computing it alone
 ├── ShuttingDown             the gateway takes no more jobs, or had no more time for this one
@@ -19,6 +23,26 @@ from ..errors import InvalidInput, NotFound, SynthesisError
 
 class Cancelled(SynthesisError):
     """The caller took the request back."""
+
+
+class Unsuitable(SynthesisError):
+    """The classifier cannot do this task, whatever the other parameters."""
+
+
+class Unauthenticated(SynthesisError):
+    """The key is missing, wrong or expired."""
+
+
+class Overloaded(SynthesisError):
+    """The gateway has as much work as it accepts."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaExceeded(Overloaded):
+    """The caller has had, or has under way, as much as it may."""
 
 
 class DeadlineExceeded(SynthesisError):
@@ -38,8 +62,7 @@ def error_of(failure: Failure) -> SynthesisError:
     if failure.kind == "not_found":
         error = NotFound(failure.field, "", ())
         error.message = failure.message
-        error.args = (f"{failure.field}: {failure.message}",)
-        return error
+        return error.at(failure.field)
     if failure.kind == "invalid" and failure.field:
         return InvalidInput(failure.field, failure.message)
     return SynthesisError(failure.message)

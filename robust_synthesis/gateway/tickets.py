@@ -75,6 +75,22 @@ class Ticket:
         self._error: SynthesisError | None = None
 
     @property
+    def task(self) -> str:
+        return self.jobs[0].candidate.spec.task
+
+    @property
+    def model(self) -> str:
+        return self.jobs[0].candidate.model
+
+    @property
+    def caller(self) -> str:
+        return self.jobs[0].candidate.caller
+
+    @property
+    def interactive(self) -> bool:
+        return self.jobs[0].candidate.interactive
+
+    @property
     def done(self) -> bool:
         return self._ended.is_set()
 

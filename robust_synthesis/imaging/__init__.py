@@ -9,7 +9,7 @@ Every function raises InvalidInput naming the field.
 
 from .decoding import MAX_BYTES, MAX_PIXELS, Encoded, Header, Source, decode, header
 from .encoding import animation, check_suffix, encode, enlarge, save, to_image
-from .geometry import FITS, drawn_mask, drawn_rectangle, mask_square, paste_back, squared, to_square
+from .geometry import FITS, box_numbers, drawn_mask, drawn_rectangle, mask_square, paste_back, squared, to_square
 
 __all__ = [
     "FITS",
@@ -19,6 +19,7 @@ __all__ = [
     "Header",
     "Source",
     "animation",
+    "box_numbers",
     "check_suffix",
     "decode",
     "drawn_mask",
