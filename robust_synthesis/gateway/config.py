@@ -1,7 +1,8 @@
 """The gateway's settings, from four places: a flag counts before the environment, that before the file, that before the default.
 
-The setting `max_steps`, say, is the flag `--max-steps`, the variable ROBUST_SYNTHESIS_MAX_STEPS, and `max_steps` in a TOML file, which
-`--config` or ROBUST_SYNTHESIS_CONFIG names. deploy/gateway.toml has all of them; `robust-synthesis config` prints what counts, and why.
+The setting `max_steps`, say, is the flag `--max-steps`, the variable ROBUST_SYNTHESIS_MAX_STEPS, and `max_steps` in a TOML file,
+which `--config` or ROBUST_SYNTHESIS_CONFIG names. deploy/gateway.toml has all of them; `robust-synthesis config` prints those that
+count, and where they come from.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from .queue import Bounds
 PREFIX = "ROBUST_SYNTHESIS_"
 CONFIG = PREFIX + "CONFIG"
 WITHIN_GRACE = 0.4
-"""Of the grace period, what the queue may hold of the workers' time: the longest job may take as long again after all others, and a
-fifth is left for what is not steps."""
+"""Of the grace period, what the queue may hold of the workers' time: the longest job may take as long again after all others, and
+a fifth is left for what is not steps."""
 HIDDEN = "(hidden)"
 
 
@@ -58,7 +59,9 @@ class Settings(BaseSettings):
     device: str | None = Field(None, description="cpu, cuda or cuda:N (default: a GPU where there is one)")
     workers: List = Field((), description="addresses of worker agents, HOST:PORT; every address of a name is a worker")
     worker_tls: bool = Field(False, description="encrypt to workers, with the system's authorities")
-    worker_tls_ca: Path | None = Field(None, description="encrypt to workers, which have certificates of this authority")
+    worker_tls_ca: Path | None = Field(
+        None, description="encrypt to workers, which have certificates of this authority"
+    )
     worker_tls_cert: Path | None = Field(None, description="shown to workers")
     worker_tls_key: Path | None = Field(None, description="of that certificate")
     worker_key: SecretStr | None = Field(None, description="key shown to workers")
@@ -66,19 +69,24 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="certificate, PEM; read again when it changes")
     tls_key: Path | None = Field(None, description="its key, PEM")
     tls_ca: Path | None = Field(None, description="callers must show a certificate of this authority")
-    keys: Path | None = Field(None, description="file of callers' keys, as `robust-synthesis keys` makes it; read again, too")
+    keys: Path | None = Field(
+        None, description="file of callers' keys, as `robust-synthesis keys` makes it; read again, too"
+    )
     insecure: bool = Field(False, description="listen on the network without TLS or keys")
 
     rate: float | None = Field(None, gt=0, le=1e9, description="requests a minute of a caller (default: any number)")
     concurrent: int = Field(256, ge=1, description="requests that a caller may have open at a time")
     queue_share: float = Field(0.5, gt=0, le=1, description="of the queue, at most, for one caller that has a name")
     queue_seconds: Seconds | None = Field(
-        None, description="of the workers' time that the queue may hold (default: 0.4 of `grace`, so that all is done in time)"
+        None,
+        description="of the workers' time that the queue may hold (default: 0.4 of `grace`, so that all is done in time)",
     )
     queue_requests: int = Field(1000, ge=1, description="that the queue may hold")
     queue_mib: int = Field(512, ge=1, description="of images that the queue may hold")
 
-    max_image_mib: int = Field(MAX_BYTES // 2**20, ge=1, le=MAX_BYTES // 2**20, description="of an image's file, or a mask's")
+    max_image_mib: int = Field(
+        MAX_BYTES // 2**20, ge=1, le=MAX_BYTES // 2**20, description="of an image's file, or a mask's"
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=MAX_PIXELS, description="of an image, by its header")
     max_steps: int = Field(MAX_STEPS, ge=1, le=MAX_STEPS, description="of a request")
     max_pictures: int = Field(MAX_COUNT, ge=1, le=MAX_COUNT, description="of a request")
@@ -114,7 +122,9 @@ class Settings(BaseSettings):
             raise InvalidInput("workers", "is missing; give the addresses of worker agents, or another backend.")
         for name in ("workers", "worker_key", "worker_tls", "worker_tls_ca", "worker_tls_cert"):
             if getattr(self, name) and self.backend != "remote":
-                raise InvalidInput(name, f"is for the remote backend, and this is {self.backend}; give --backend remote.")
+                raise InvalidInput(
+                    name, f"is for the remote backend, and this is {self.backend}; give --backend remote."
+                )
 
 
 @dataclass(frozen=True)

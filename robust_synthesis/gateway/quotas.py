@@ -1,4 +1,4 @@
-"""How many requests a caller may send in a minute, and have open at a time, whether they wait, run, or are not read by the caller."""
+"""How many requests a caller may send in a minute, and have open at a time: waiting, running, or not read by the caller."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Quotas:
     def opened(self, caller: str, most: int) -> Iterator[None]:
         """While a request is open, of at most so many. Raises QuotaExceeded."""
         if self._open[caller] >= most:
-            message = f"you have {most} requests open, as many as you may; let some end first, and read those that stream."
+            message = (
+                f"you have {most} requests open, as many as you may; let some end first, and read those that stream."
+            )
             raise QuotaExceeded(message, retry_after_seconds=RETRY)
         self._open[caller] += 1
         try:
