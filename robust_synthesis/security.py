@@ -78,19 +78,16 @@ class Endpoint:
         files = Watched(paths, lambda: _certificates(cert, key, ca))
         return grpc.dynamic_ssl_server_credentials(files.value, lambda: files.value, ca is not None)
 
-    def bind(self, server: grpc.aio.Server) -> int:
-        """Have the server listen there; the port. Raises InvalidInput and OSError."""
-        credentials = self.credentials()
-        try:
-            if credentials is None:
-                port = server.add_insecure_port(self.listen)
-            else:
-                port = server.add_secure_port(self.listen, credentials)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise InvalidInput("listen", f"cannot listen on {self.listen}; is the port taken, or the host not ours?")
-        return port
+
+def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Have the server listen at HOST:PORT; the port, which is a free one for port 0. Raises InvalidInput."""
+    try:
+        port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise InvalidInput("listen", f"cannot listen on {listen}; is the port taken, or the host not ours?")
+    return port
 
 
 def _certificates(cert: Path, key: Path, ca: Path | None) -> grpc.ServerCertificateConfiguration:

@@ -1,8 +1,8 @@
 """The gateway's settings, from four places: a flag counts before the environment, that before the file, that before the default.
 
 The setting `max_steps`, say, is the flag `--max-steps`, the variable ROBUST_SYNTHESIS_MAX_STEPS, and `max_steps` in a TOML file,
-which `--config` or ROBUST_SYNTHESIS_CONFIG names. deploy/gateway.toml has all of them; `robust-synthesis config` prints those that
-count, and where they come from.
+which `--config` or ROBUST_SYNTHESIS_CONFIG names. deploy/gateway.toml has all of them; `robust-synthesis config` prints what each
+is, and where it comes from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from ..imaging import MAX_BYTES, MAX_PIXELS
 from ..security import Endpoint
 from ..specs import MAX_COUNT, MAX_STEPS
 from .backends.remote import Credentials
+from .limits import Limits
 from .queue import Bounds
+from .server import Options
 
 PREFIX = "ROBUST_SYNTHESIS_"
 CONFIG = PREFIX + "CONFIG"
@@ -51,8 +53,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important to log")
     log_format: Literal["text", "json"] = Field("text", description="json is one object a line, with the request id")
 
-    backend: Literal["embedded", "torchserve", "remote"] = Field(
-        "embedded", description="who computes: this process, a TorchServe below it, or worker agents elsewhere"
+    backend: Literal["embedded", "torchserve", "remote"] | None = Field(
+        None,
+        description="who computes: embedded is this process, torchserve one below it, remote are worker agents "
+        "(default: remote where there are workers, else embedded)",
     )
     models: Path | None = Field(None, description="folder of the classifiers (default: model_store)")
     default_model: str = Field("", description="of requests without one (default: the only one, or only robust one)")
@@ -98,6 +102,18 @@ class Settings(BaseSettings):
     streams: int = Field(1000, ge=1, description="calls at a time on one connection")
 
     @property
+    def computes(self) -> str:
+        """The backend, chosen where none is given."""
+        return self.backend or ("remote" if self.workers else "embedded")
+
+    @property
+    def options(self) -> Options:
+        """How the gateway serves."""
+        limits = Limits(self.max_image_mib * 2**20, self.max_pixels, self.max_steps, self.max_pictures)
+        names = ("listen", "default_model", "deadline", "grace", "connection_age", "connection_grace", "streams")
+        return Options(limits=limits, **{name: getattr(self, name) for name in names})
+
+    @property
     def endpoint(self) -> Endpoint:
         """How the gateway is reached. Raises InvalidInput for what makes no sense together."""
         names = ("listen", "tls_cert", "tls_key", "tls_ca", "keys", "insecure")
@@ -118,13 +134,14 @@ class Settings(BaseSettings):
     def check(self) -> None:
         """Raises InvalidInput for settings that contradict each other."""
         _ = self.endpoint, self.credentials
-        if self.backend == "remote" and not self.workers:
+        if self.computes == "remote" and not self.workers:
             raise InvalidInput("workers", "is missing; give the addresses of worker agents, or another backend.")
-        for name in ("workers", "worker_key", "worker_tls", "worker_tls_ca", "worker_tls_cert"):
-            if getattr(self, name) and self.backend != "remote":
-                raise InvalidInput(
-                    name, f"is for the remote backend, and this is {self.backend}; give --backend remote."
-                )
+        for name in _OF_REMOTE:
+            if getattr(self, name) and self.computes != "remote":
+                raise InvalidInput(name, f"is for remote workers, and the backend is {self.computes}; leave it out.")
+
+
+_OF_REMOTE = ("workers", "worker_key", "worker_tls", "worker_tls_ca", "worker_tls_cert")
 
 
 @dataclass(frozen=True)
@@ -156,6 +173,9 @@ def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Co
     except ValidationError as error:
         raise _refusal(error, origins) from None
     settings.check()
+    for name in ("models", "device"):
+        if settings.computes == "remote" and name in origins.keys() - environment.keys():
+            raise InvalidInput(name, "is the workers' own where they are remote; leave it out.")
     return Config(settings, origins)
 
 

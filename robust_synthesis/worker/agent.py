@@ -19,7 +19,7 @@ from ..bundle import PROTOCOL
 from ..errors import SynthesisError, Unauthenticated
 from ..gateway.backends.base import WorkerLost, WorkerUnavailable
 from ..keys import KeyFile
-from ..security import HEALTH, Endpoint
+from ..security import HEALTH, Endpoint, bind
 from ..v1 import worker_pb2, worker_pb2_grpc
 from .engine import Engine, UnknownVersion, uncancelled
 from .metrics import Metrics
@@ -218,7 +218,7 @@ class Agent:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        self.port = self._options.bind(server)
+        self.port = bind(server, self._options.listen, self._options.credentials())
         return server
 
     async def _unless_stopped(self, work: Awaitable[None]) -> bool:

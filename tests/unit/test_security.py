@@ -12,7 +12,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from robust_synthesis.security import Endpoint
+from robust_synthesis.security import Endpoint, bind
 
 
 class Authority:
@@ -47,7 +47,7 @@ class Authority:
 async def serving(endpoint: Endpoint) -> AsyncIterator[str]:
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)  # type: ignore[attr-defined]
-    port = endpoint.bind(server)
+    port = bind(server, endpoint.listen, endpoint.credentials())
     await server.start()
     yield f"127.0.0.1:{port}"
     await server.stop(None)
