@@ -49,7 +49,7 @@ class Key:
 
     def line(self, key: str) -> str:
         """What a key file says of it."""
-        values = {name: getattr(self, name) for name in _SETTINGS}
+        values = {name: getattr(self, name) for name in SETTINGS}
         settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
         return " ".join([_hash(key), self.name, *settings])
 
@@ -140,19 +140,24 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
+def parse_key(name: str, settings: Mapping[str, str]) -> Key:
+    """A key from its settings as text. Raises InvalidInput naming the setting."""
+    return Key(name, **{setting: SETTINGS[setting](setting, text) for setting, text in settings.items()})
+
+
 def _key(text: str, unnamed: str) -> Key:
     """A line without its hash: the name, then settings."""
     words = text.split()
-    settings: dict[str, Any] = {}
+    settings: dict[str, str] = {}
     while words and (match := _SETTING.fullmatch(words[-1])):
         name, value = match[1], match[2]
-        if name not in _SETTINGS:
-            raise NotFound("setting", name, _SETTINGS)
+        if name not in SETTINGS:
+            raise NotFound("setting", name, SETTINGS)
         if name in settings:
             raise InvalidInput(name, "is there twice.")
-        settings[name] = _SETTINGS[name](name, value)
+        settings[name] = value
         words.pop()
-    return Key(" ".join(words) or unnamed, **settings)
+    return parse_key(" ".join(words) or unnamed, settings)
 
 
 def _above_zero(name: str, text: str) -> float:
@@ -185,7 +190,7 @@ def _date(name: str, text: str) -> datetime.date:
         raise InvalidInput(name, "give a date, such as 2030-12-31.") from error
 
 
-_SETTINGS: Mapping[str, Callable[[str, str], Any]] = {
+SETTINGS: Mapping[str, Callable[[str, str], Any]] = {
     "rate": _above_zero,
     "concurrent": _whole,
     "share": _part,

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -15,8 +15,10 @@ from ..security import HEALTH
 from . import calls
 from .quotas import Quotas
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
 CONCURRENT = 256
 """Requests at a time of a caller whose key does not say."""
 _NAMES = ("x509_common_name", "x509_subject_alternative_name")

@@ -39,7 +39,7 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     max_pictures: int = Field(MAX_COUNT, ge=1, le=MAX_COUNT, description="of a request")
 
     deadline: Seconds = Field(300.0, description="of calls that have none")
-    grace: Seconds = Field(60.0, description="for accepted requests after SIGTERM")
+    grace: float = Field(60.0, ge=0, le=86_400, description="for accepted requests after SIGTERM")
     connection_age: Seconds = Field(600.0, description="after which clients are asked to connect anew, to spread load")
     connection_grace: Seconds = Field(600.0, description="for the calls of a connection that has reached its age")
     streams: int = Field(1000, ge=1, description="calls at a time on one connection")
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     @property
     def bounds(self) -> Bounds:
         """Of the queue."""
-        seconds = WITHIN_GRACE * self.grace if self.queue_seconds is None else self.queue_seconds
+        seconds = max(1.0, WITHIN_GRACE * self.grace) if self.queue_seconds is None else self.queue_seconds
         return Bounds(seconds, self.queue_share, self.queue_requests, self.queue_mib * 2**20)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""How many requests a caller may send in a minute, and have open at a time: waiting, running, or not read by the caller."""
+"""How many requests a caller may send in a minute, and have open at a time."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ class Quotas:
     def opened(self, caller: str, most: int) -> Iterator[None]:
         """While a request is open, of at most so many. Raises QuotaExceeded."""
         if self._open[caller] >= most:
-            message = (
-                f"you have {most} requests open, as many as you may; let some end first, and read those that stream."
-            )
+            message = f"you have {most} requests open, as many as you may; let some end first."
             raise QuotaExceeded(message, retry_after_seconds=RETRY)
         self._open[caller] += 1
         try:
