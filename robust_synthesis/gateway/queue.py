@@ -18,7 +18,7 @@ from .errors import DeadlineExceeded, Overloaded, QuotaExceeded
 REFRESH = 0.1
 """Seconds after which progress is looked up again."""
 SHORTEST_RETRY = 0.1
-LONGEST_RETRY = 60.0
+LONGEST_RETRY = 30.0
 _NOTHING = 1e-6
 """Seconds that are rounding."""
 
@@ -101,6 +101,8 @@ class Queue:
         self._speeds: dict[Kind, Speed | None] = {}
         self._limits: dict[str, float] = {}
         """Seconds of each caller."""
+        self._promised: dict[str, float] = {}
+        """Until when others were told to wait, who had used up their share, or, under "", who found the queue full."""
         self._bytes = 0
         self._looked = clock()
 
@@ -145,21 +147,23 @@ class Queue:
         if full or (self._places and self._bytes + work.bytes > self._bounds.bytes):
             what = f"{len(self._places)} requests" if full else f"{self._bytes / 2**20:.0f} MiB of images"
             mean = sum(self._seconds(None).values()) / len(self._places)
-            raise Overloaded(f"the queue is full ({what}); try again later.", retry_after_seconds=_retry(mean))
+            raise Overloaded(
+                f"the queue is full ({what}); try again later.", retry_after_seconds=self._retry(mean, mean)
+            )
 
     def _check_time(self, caller: str, work: Work, speed: Speed, held: Mapping[str, float]) -> None:
         bound, limit = self._bounds.seconds, self._limits[caller]
         now, own, new = sum(held.values()), held.get(caller, 0.0), work.cost / speed.rate
         if own and own + new > limit and limit < bound:
             message = f"your requests have {own:.1f} s of work in the queue, and may have {limit:.1f}; try again later."
-            raise QuotaExceeded(message, retry_after_seconds=_retry(min(own, own + new - limit)))
+            raise QuotaExceeded(message, retry_after_seconds=self._retry(min(own, own + new - limit), new, caller))
         others = sum(min(seconds, self._limits[who]) for who, seconds in held.items() if who != caller)
         if new > limit or work.evaluations * speed.step > bound:
             message = f"only an idle server takes so large a request ({new:.1f} s of work); try again later."
-            raise Overloaded(message, retry_after_seconds=_retry(now))
+            raise Overloaded(message, retry_after_seconds=self._retry(now, new))
         if others + own + new > bound:
             message = f"the workers have {now:.1f} s of work before them, as much as is accepted; try again later."
-            raise Overloaded(message, retry_after_seconds=_retry(min(now, others + own + new - bound)))
+            raise Overloaded(message, retry_after_seconds=self._retry(min(now, others + own + new - bound), new))
 
     def _check_deadline(
         self, caller: str, work: Work, speed: Speed, held: Mapping[str, float], deadline: float
@@ -172,6 +176,15 @@ class Queue:
                 f"deadline: the result is expected after {needed:.1f} s, and {max(0.0, allowed):.1f} s are allowed; allow more "
                 "time, or ask for fewer steps."
             )
+
+    def _retry(self, drained: float, new: float, caller: str = "") -> float:
+        """When there will be room for `new` seconds of work, after `drained` and after those who were told to come back before:
+        else all come back at once, to be refused again. For a caller who has used up its share, only its own count.
+        """
+        now = self._clock()
+        promised = max(self._promised.get(caller, 0.0), now + drained)
+        self._promised[caller] = min(promised + new, now + LONGEST_RETRY)
+        return min(max(promised - now, SHORTEST_RETRY), LONGEST_RETRY)
 
     def _seconds(self, workers: frozenset[str] | None) -> dict[str, float]:
         """What each caller holds, of the time of these workers or of all."""
@@ -195,10 +208,7 @@ class Queue:
         self._speeds.clear()
         self._left.clear()
         self._limits = {place.caller: self._limits[place.caller] for place in self._places}
+        self._promised = {caller: until for caller, until in self._promised.items() if until > now}
         for place in self._places:
             place.left = place.look()
             self._left[place.caller, place.work.kind] += place.left
-
-
-def _retry(seconds: float) -> float:
-    return min(max(seconds, SHORTEST_RETRY), LONGEST_RETRY)

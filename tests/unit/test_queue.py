@@ -64,8 +64,7 @@ def test_no_more_is_let_in_than_is_computed_in_time() -> None:
 
 def test_after_the_time_it_was_told_a_request_gets_in() -> None:
     scene = Scene()
-    scene.fill()
-    (first, *_) = scene.queue._places
+    first, *_ = [scene.enter() for _ in range(10)]
     with pytest.raises(Overloaded) as caught:
         scene.enter(evaluations=50)
     scene.now += caught.value.retry_after_seconds
@@ -73,6 +72,22 @@ def test_after_the_time_it_was_told_a_request_gets_in() -> None:
     assert scene.enter(evaluations=50)
     with pytest.raises(Overloaded):
         scene.enter(evaluations=50)
+
+
+def test_those_who_are_refused_are_told_to_come_back_one_after_the_other() -> None:
+    scene = Scene()
+    scene.fill()
+    told = []
+    for _ in range(60):
+        with pytest.raises(Overloaded) as caught:
+            scene.enter(evaluations=50)
+        told.append(caught.value.retry_after_seconds)
+    assert told[1:4] == pytest.approx([told[0] + 0.5, told[0] + 1.0, told[0] + 1.5])
+    assert max(told) == LONGEST_RETRY
+    scene.now += 100
+    with pytest.raises(Overloaded) as caught:
+        scene.enter(evaluations=50)
+    assert caught.value.retry_after_seconds == pytest.approx(0.5)
 
 
 def test_an_idle_server_takes_a_request_that_is_too_large_and_others_still_get_their_part() -> None:
