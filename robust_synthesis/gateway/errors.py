@@ -8,6 +8,7 @@ SynthesisError
 ├── Overloaded               no room for more work now; come back later
 │   └── QuotaExceeded        none for this caller's
 ├── DeadlineExceeded         the caller's deadline came first; says what the job waited for
+│   └── SessionIdle          nothing was asked of a session for too long
 ├── JobLost                  workers stopped or failed at it too often, each time computing it alone
 ├── ShuttingDown             the gateway takes no more jobs, or had no more time for this one
 ├── BundleError              (bundle.py) a reply that cannot be read; stays inside the gateway
@@ -47,6 +48,10 @@ class QuotaExceeded(Overloaded):
 
 class DeadlineExceeded(SynthesisError):
     """There was no result in time."""
+
+
+class SessionIdle(DeadlineExceeded):
+    """Nothing was asked of a session of edits for too long."""
 
 
 class JobLost(SynthesisError):
