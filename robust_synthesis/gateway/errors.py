@@ -10,6 +10,7 @@ SynthesisError
 ├── DeadlineExceeded         the caller's deadline came first; says what the job waited for
 │   └── SessionIdle          nothing was asked of a session for too long
 ├── JobLost                  workers stopped or failed at it too often, each time computing it alone
+├── NoWorker                 no worker can answer now
 ├── ShuttingDown             the gateway takes no more jobs, or had no more time for this one
 ├── BundleError              (bundle.py) a reply that cannot be read; stays inside the gateway
 ├── WorkerLost               (backends/base.py) stays inside the gateway: the bundle is retried, split
@@ -56,6 +57,10 @@ class SessionIdle(DeadlineExceeded):
 
 class JobLost(SynthesisError):
     """No worker could compute this job, though others may go on."""
+
+
+class NoWorker(SynthesisError):
+    """No worker that could answer is up; a request for pictures would wait for one."""
 
 
 class ShuttingDown(SynthesisError):
