@@ -13,14 +13,23 @@ from ..requests import Request
 GREY = (128, 128, 128)
 
 
-def square(photo: bytes, size: int, fit: str = "crop") -> bytes:
+def square(
+    photo: bytes,
+    size: int,
+    fit: str = "crop",
+    *,
+    max_pixels: int = imaging.MAX_PIXELS,
+    max_bytes: int = imaging.MAX_BYTES,
+) -> bytes:
     """A photo as every task sees it, `size` x `size` pixels, without loss (PNG); flat grey where there is none.
 
-    Takes up to a second, so call it off the event loop. Raises InvalidInput for what is no picture, or has too many pixels.
+    Takes up to a second, so call it off the event loop. Raises InvalidInput for what is no picture and, before it is decoded, for
+    what is above a limit.
     """
     if not photo:
         return imaging.encode(Image.new("RGB", (size, size), GREY))
-    return imaging.encode(imaging.squared(imaging.decode(photo), size, fit))
+    image = imaging.decode(photo, max_pixels=max_pixels, max_bytes=max_bytes)
+    return imaging.encode(imaging.squared(image, size, fit))
 
 
 class Canvas:

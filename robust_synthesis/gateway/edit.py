@@ -21,7 +21,7 @@ from ..errors import InvalidInput, SynthesisError
 from ..model_folder import Card
 from ..requests import Request
 from ..specs import SuperResolve
-from .canvas import Canvas, square
+from .canvas import Canvas
 from .errors import Cancelled, SessionIdle, ShuttingDown
 from .jobs import Progress
 from .outbox import Outbox
@@ -35,6 +35,8 @@ SMALL = 1024
 
 @dataclass(frozen=True)
 class SessionLimits:
+    sessions: int = 256
+    """At a time, of all callers."""
     undo: int = 50
     undo_bytes: int = 8 * 2**20
     unread_bytes: int = 4 * 2**20
@@ -73,8 +75,9 @@ class Apply:
             raise InvalidInput("task", "super_resolve is no edit: its result has another size; give another task.")
         if self.request.spec.pictures != 1:
             raise InvalidInput("count", f"is {self.request.spec.pictures}; an edit makes one picture.")
-        if self.request.paste_back:
-            raise InvalidInput("paste_back", "an edit's result is the current picture; leave it out.")
+        for name in ("size", "fit", "paste_back"):
+            if getattr(self.request, name) != getattr(Request, name):
+                raise InvalidInput(name, "an edit is of the current picture, as it is; leave it out.")
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,10 @@ class Studio(Protocol):
     """What a session needs of its gateway."""
 
     def model(self, name: str) -> tuple[str, Card]:
-        """Full name and card of a classifier. Raises NotFound, and Overloaded where no worker is known yet."""
+        """Full name and card of a classifier. Raises NotFound, and NoWorker where none is known."""
+
+    async def square(self, photo: bytes, size: int, fit: str) -> bytes:
+        """`canvas.square`, off the event loop and within the limits of the gateway."""
 
     def begin(self, request: Request, model: str) -> AbstractAsyncContextManager[Ticket]:
         """Let an interactive request in, and submit it; what is not done when the context is left is cancelled.
@@ -231,7 +237,7 @@ class EditSession:
         size = card.size if action.size is None else action.size
         if not card.min_size <= size <= card.max_size:
             raise InvalidInput("size", f"is {size}; {model} accepts {card.min_size} to {card.max_size} pixels.")
-        picture = await asyncio.to_thread(square, action.image, size, action.fit)
+        picture = await self._studio.square(action.image, size, action.fit)
         another = Cancelled("cancelled: another picture was opened.")
         self._drop_waiting(another)
         self._drop_running(another)

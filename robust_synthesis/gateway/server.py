@@ -22,11 +22,13 @@ from .batcher import DEFAULT
 from .catalogues import Catalogues
 from .desk import DEADLINE, Desk
 from .dispatcher import Dispatcher
+from .edit import SessionLimits
 from .interceptor import Calls
 from .limits import Limits
 from .models import Models
 from .policy import Policy
 from .seams import Admission, Observer
+from .sessions import Sessions
 
 log = logging.getLogger(__name__)
 SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
@@ -44,6 +46,7 @@ class Options:
     default_model: str = ""
     """Of requests without one; empty is the only classifier, or the only robust one."""
     limits: Limits = field(default_factory=Limits)
+    sessions: SessionLimits = field(default_factory=SessionLimits)
     deadline: float = DEADLINE
     """Of calls that have none."""
     grace: float = 60.0
@@ -106,6 +109,7 @@ class Gateway:
             observer=observer,
             deadline_seconds=self.options.deadline,
         )
+        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions)
         self.port = 0
         self._backend = backend
         self._credentials = credentials
@@ -133,6 +137,7 @@ class Gateway:
         """Health says so first, new calls are refused, and accepted requests have `grace` seconds to end; then all is closed."""
         await self._health.enter_graceful_shutdown()
         self._calls.draining = True
+        self.sessions.drain()
         if self.dispatcher.requests:
             log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
@@ -170,7 +175,9 @@ class Gateway:
 
     def _listening(self) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=self._interceptors, options=self.options.channel_options())
-        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(servicer.SynthesisServicer(self.desk), server)
+        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(
+            servicer.SynthesisServicer(self.desk, self.sessions), server
+        )
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _reflect(server)

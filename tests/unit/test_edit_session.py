@@ -15,6 +15,7 @@ from PIL import Image
 from robust_synthesis import imaging
 from robust_synthesis.bundle import Failure
 from robust_synthesis.errors import InvalidInput, NotFound
+from robust_synthesis.gateway.canvas import square
 from robust_synthesis.gateway.dispatcher import Dispatcher
 from robust_synthesis.gateway.edit import (
     Action,
@@ -69,6 +70,9 @@ class FakeStudio:
         if name not in ("", "fake"):
             raise NotFound("model", name, ["fake"])
         return "fake", self.card
+
+    async def square(self, photo: bytes, size: int, fit: str) -> bytes:
+        return await asyncio.to_thread(square, photo, size, fit)
 
     @contextlib.asynccontextmanager
     async def begin(self, request: Request, model: str) -> AsyncIterator[Ticket]:
