@@ -77,6 +77,7 @@ class Options:
             ("grpc.max_receive_message_length", self.limits.message_bytes),
             ("grpc.max_send_message_length", -1),  # results are as large as what was asked for
             ("grpc.max_concurrent_streams", self.streams),
+            ("grpc.http2.bdp_probe", 0),  # else megabytes that nobody has read yet wait for each of a thousand streams
             ("grpc.keepalive_time_ms", 30_000),  # finds clients that have gone without a word
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
