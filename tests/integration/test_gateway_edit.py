@@ -392,7 +392,7 @@ def test_an_idle_session_ends_with_a_status_that_says_so(models: Path) -> None:
     async def main() -> None:
         async with gateway_of(models, SessionLimits(idle_seconds=0.5)) as gateway, session(gateway) as caller:
             await caller.open()
-            await caller.edited(1, steps=2000)
+            await caller.edited(1, steps=800)
             with pytest.raises(grpc.aio.AioRpcError, match=r"nothing was asked of the session for 0\.5 s") as raised:
                 await caller.rest()
             assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
