@@ -11,9 +11,38 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InvalidInput, SynthesisError
-from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, serve, synthesize, train, worker
+from . import (
+    archive,
+    classify,
+    compare,
+    config,
+    demo,
+    evaluate,
+    import_checkpoint,
+    keys,
+    models,
+    serve,
+    synthesize,
+    train,
+    worker,
+)
+from .options import Verb
 
-VERBS = (synthesize, classify, compare, demo, models, archive, worker, serve, train, evaluate, import_checkpoint)
+VERBS = (
+    synthesize,
+    classify,
+    compare,
+    demo,
+    models,
+    archive,
+    worker,
+    serve,
+    config,
+    keys,
+    train,
+    evaluate,
+    import_checkpoint,
+)
 OPTIONS = {"target": "class"}
 """What a field is called on the command line, where that differs."""
 
@@ -26,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Every verb has its own --help.",
     )
     top.add_argument("--version", action="version", version=__version__)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Verb)
     for module in VERBS:
         module.add_parser(verbs)
     return top

@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from ..library import Synthesizer
 
 
+class Verb(argparse.ArgumentParser):
+    """A verb's parser. `late` adds what takes a while to import, once the verb is used."""
+
+    late: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        late, self.late = self.late, None
+        if late is not None:
+            try:
+                late(self)
+            except ModuleNotFoundError as error:
+                self.error(f"needs {error.name}; pip install 'robust-synthesis[{self.get_default('extra')}]'.")
+        return super().parse_known_args(args, namespace)
+
+
 def add_model(parser: argparse.ArgumentParser, default: str = "cifar10") -> None:
     parser.add_argument(
         "--model",

@@ -31,10 +31,6 @@ class Unsuitable(SynthesisError):
     """The classifier cannot do this task, whatever the other parameters."""
 
 
-class Unauthenticated(SynthesisError):
-    """The key is missing, wrong or expired."""
-
-
 class Overloaded(SynthesisError):
     """The gateway has as much work as it accepts."""
 

@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ..errors import InvalidInput
+from ..security import bind
 from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
 from . import model_servicer, servicer
 from .backends.base import Backend
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Newer clients ask for it; its messages are those of v1alpha."""
+METADATA_BYTES = 16 * 2**10
+"""Of a call; more is refused before anything reads it, surely where it is twice as much."""
 _LAST_WORDS = 5.0
 """Seconds for calls to end after their jobs have."""
 _FLUSH = 0.5
@@ -76,6 +79,8 @@ class Options:
             ("grpc.so_reuseport", 0),  # else a second gateway on the port would start, and share it
             ("grpc.max_receive_message_length", self.limits.message_bytes),
             ("grpc.max_send_message_length", -1),  # results are as large as what was asked for
+            ("grpc.max_metadata_size", METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
             ("grpc.max_concurrent_streams", self.streams),
             ("grpc.http2.bdp_probe", 0),  # else megabytes that nobody has read yet wait for each of a thousand streams
             ("grpc.keepalive_time_ms", 30_000),  # finds clients that have gone without a word
@@ -185,16 +190,7 @@ class Gateway:
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _reflect(server)
-        listen, credentials = self.options.listen, self._credentials
-        try:
-            if credentials is None:
-                self.port = server.add_insecure_port(listen)
-            else:
-                self.port = server.add_secure_port(listen, credentials)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise InvalidInput("listen", f"cannot listen on {listen}; is the port taken, or the host not ours?")
+        self.port = bind(server, self.options.listen, self._credentials)
         return server
 
 

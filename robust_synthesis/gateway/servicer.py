@@ -11,6 +11,7 @@ import grpc
 from ..v1 import synthesis_pb2, synthesis_pb2_grpc
 from . import calls, convert
 from .desk import Desk
+from .idempotency import Done
 from .jobs import Queued
 from .previews import preview
 from .sessions import Sessions
@@ -92,7 +93,7 @@ class SynthesisServicer(synthesis_pb2_grpc.SynthesisServiceServicer):
         return convert.result(outcome, order.request, order.output, calls.current().id)
 
 
-async def _events(ticket: Ticket) -> AsyncIterator[synthesis_pb2.StreamSynthesisResponse]:
+async def _events(ticket: Ticket | Done) -> AsyncIterator[synthesis_pb2.StreamSynthesisResponse]:
     async for news in ticket.news():
         if isinstance(news, Queued):
             yield Event(queued=convert.queued(news))

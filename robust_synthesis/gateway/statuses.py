@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from ..errors import InvalidInput, NotFound
+from ..errors import InvalidInput, NotFound, Unauthenticated
 from .errors import (
     Cancelled,
     DeadlineExceeded,
@@ -22,7 +22,6 @@ from .errors import (
     QuotaExceeded,
     SessionIdle,
     ShuttingDown,
-    Unauthenticated,
     Unsuitable,
 )
 
