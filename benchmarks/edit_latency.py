@@ -2,8 +2,8 @@
 
     python benchmarks/edit_latency.py [--model cifar10] [--strokes 30] [--size N]
 
-Prints the least and the median of the whole way as the caller sees it, and of its parts. Each stroke paints a class in the middle of
-the picture, in 60 steps, and waits for its result before the next.
+Prints the least and the median of the whole way as the caller sees it, and of its parts. Each stroke paints a class in the
+middle of the picture, in 60 steps, and waits for its result before the next.
 """
 
 from __future__ import annotations

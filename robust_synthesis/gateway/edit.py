@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,9 +23,9 @@ from ..requests import Request
 from ..specs import SuperResolve
 from .canvas import Canvas
 from .errors import Cancelled, SessionIdle, ShuttingDown
-from .jobs import Progress
+from .jobs import Progress, Queued
 from .outbox import Outbox
-from .tickets import Outcome, Ticket
+from .tickets import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,16 @@ class Failed:
 Event = Current | Frame | Done | Failed
 
 
+class Submitted(Protocol):
+    """A Ticket, mostly."""
+
+    def news(self) -> AsyncIterator[Queued | Progress]:
+        """Until it has ended."""
+
+    async def result(self) -> Outcome:
+        """Raises what it ended with."""
+
+
 class Studio(Protocol):
     """What a session needs of its gateway."""
 
@@ -152,7 +162,7 @@ class Studio(Protocol):
     async def square(self, photo: bytes, size: int, fit: str) -> bytes:
         """`canvas.square`, off the event loop and within the limits of the gateway."""
 
-    def begin(self, request: Request, model: str) -> AbstractAsyncContextManager[Ticket]:
+    def begin(self, request: Request, model: str) -> AbstractAsyncContextManager[Submitted]:
         """Let an interactive request in, and submit it; what is not done when the context is left is cancelled.
 
         Raises what admission and the dispatcher raise.
@@ -272,10 +282,10 @@ class EditSession:
     async def _run(self, edit: Apply, canvas: Canvas) -> None:
         try:
             async with self._studio.begin(canvas.request(edit.request), canvas.model) as ticket:
-                async for progress in ticket:
-                    if progress.x is not None:
-                        self._outbox.put(Frame(edit, progress), progress.x.nbytes, key=edit)
-                outcome = await ticket
+                async for news in ticket.news():
+                    if isinstance(news, Progress) and news.x is not None:
+                        self._outbox.put(Frame(edit, news), news.x.nbytes, key=edit)
+                outcome = await ticket.result()
             canvas.change(outcome.pictures[0].file)
             done = Done(edit, outcome, canvas.output, canvas.undoable)
             self._outbox.put(done, len(canvas.picture))

@@ -14,11 +14,10 @@ from ..v1 import synthesis_pb2
 from . import convert_edits
 from .canvas import square
 from .desk import Desk
-from .edit import EditSession, SessionLimits
+from .edit import EditSession, SessionLimits, Submitted
 from .errors import NoWorker, Overloaded
 from .limits import Limits
 from .orders import Order
-from .tickets import Ticket
 
 DECODERS = 2
 """Photos that are decoded at a time: the largest takes some hundred megabytes for a moment."""
@@ -78,5 +77,5 @@ class _Studio:
         async with self._decoding:
             return await asyncio.to_thread(self._square, photo, size, fit)
 
-    def begin(self, request: Request, model: str) -> AbstractAsyncContextManager[Ticket]:
+    def begin(self, request: Request, model: str) -> AbstractAsyncContextManager[Submitted]:
         return self._desk.ticket(Order(request, model, previews=True, interactive=True))
