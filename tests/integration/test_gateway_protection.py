@@ -30,7 +30,6 @@ from robust_synthesis.v1 import synthesis_pb2, synthesis_pb2_grpc, task_pb2
 
 GENERATE = "/robust_synthesis.v1.SynthesisService/Generate"
 Code = grpc.StatusCode
-Response = synthesis_pb2.StreamSynthesisResponse
 
 
 class Watching(Observer):
