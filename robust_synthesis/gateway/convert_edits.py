@@ -12,7 +12,7 @@ from ..errors import InvalidInput
 from ..messages import chosen, read_output, read_placement, read_request
 from ..v1 import synthesis_pb2
 from . import calls, convert
-from .edit import Action, Apply, Cancel, Current, Done, Event, Failed, Frame, Open, Undo, Unreadable
+from .edits import Action, Apply, Cancel, Current, Done, Event, Failed, Frame, Open, Undo, Unreadable
 from .previews import preview
 from .statuses import status_of
 from .tickets import Outcome

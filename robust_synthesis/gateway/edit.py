@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..bundle import Output
 from ..errors import InvalidInput, SynthesisError
 from ..model_folder import Card
 from ..requests import Request
-from ..specs import SuperResolve
 from .canvas import Canvas
+from .edits import Action, Apply, Cancel, Current, Done, Event, Failed, Frame, Open, Undo, Unreadable
 from .errors import Cancelled, SessionIdle, ShuttingDown
 from .jobs import Progress, Queued
 from .outbox import Outbox
@@ -43,104 +42,6 @@ class SessionLimits:
     """Of events that the caller has not read; beyond it, nothing further that it asks for is looked at."""
     idle_seconds: float = 600
     """Without an edit under way and without anything asked."""
-
-
-# What a caller asks for.
-
-
-@dataclass(frozen=True)
-class Open:
-    """Begin with a photo, or with another one."""
-
-    model: str = ""
-    """Empty is the server's default."""
-    image: bytes = b""
-    """Empty is flat grey."""
-    size: int | None = None
-    fit: str = "crop"
-    output: Output = field(default_factory=Output)
-
-
-@dataclass(frozen=True, eq=False)
-class Apply:
-    """Change the picture. Of the request, image and size are the session's; raises InvalidInput for what is no edit."""
-
-    edit_id: int
-    request: Request
-    path: Callable[[str], str] = str
-    """What the caller calls a field of the request."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.request.spec, SuperResolve):
-            raise InvalidInput("task", "super_resolve is no edit: its result has another size; give another task.")
-        if self.request.spec.pictures != 1:
-            raise InvalidInput("count", f"is {self.request.spec.pictures}; an edit makes one picture.")
-        for name in ("size", "fit", "paste_back"):
-            if getattr(self.request, name) != getattr(Request, name):
-                raise InvalidInput(name, "an edit is of the current picture, as it is; leave it out.")
-
-
-@dataclass(frozen=True)
-class Undo:
-    """Take back the newest edit, whether it waits, runs or is done."""
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """Drop the edits that run and wait."""
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Something that could not be understood."""
-
-    edit_id: int
-    error: SynthesisError
-
-
-Action = Open | Apply | Undo | Cancel | Unreadable
-
-
-# What it is told.
-
-
-@dataclass(frozen=True)
-class Current:
-    """The picture that the next edit starts from, PNG."""
-
-    picture: bytes
-    size: int
-    undoable: int
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where an edit stands."""
-
-    edit: Apply
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Done:
-    """An edit is done; its picture (PNG) is the current one."""
-
-    edit: Apply
-    outcome: Outcome
-    output: Output
-    """How the caller wants it."""
-    undoable: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An action had no effect."""
-
-    action: Action
-    error: Exception
-
-
-Event = Current | Frame | Done | Failed
 
 
 class Submitted(Protocol):

@@ -17,18 +17,17 @@ from robust_synthesis.bundle import Failure
 from robust_synthesis.errors import InvalidInput, NotFound
 from robust_synthesis.gateway.canvas import square
 from robust_synthesis.gateway.dispatcher import Dispatcher
-from robust_synthesis.gateway.edit import (
+from robust_synthesis.gateway.edit import EditSession, SessionLimits
+from robust_synthesis.gateway.edits import (
     Action,
     Apply,
     Cancel,
     Current,
     Done,
-    EditSession,
     Event,
     Failed,
     Frame,
     Open,
-    SessionLimits,
     Undo,
     Unreadable,
 )
