@@ -23,11 +23,13 @@ from .batcher import DEFAULT
 from .catalogues import Catalogues
 from .desk import DEADLINE, Desk
 from .dispatcher import Dispatcher
+from .edit import SessionLimits
 from .interceptor import Calls
 from .limits import Limits
 from .models import Models
 from .policy import Policy
 from .seams import Admission, Observer
+from .sessions import Sessions
 
 log = logging.getLogger(__name__)
 SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
@@ -49,6 +51,7 @@ class Options:
     default_model: str = ""
     """Of requests without one; empty is the only classifier, or the only robust one."""
     limits: Limits = field(default_factory=Limits)
+    sessions: SessionLimits = field(default_factory=SessionLimits)
     deadline: float = DEADLINE
     """Of calls that have none."""
     grace: float = 60.0
@@ -79,6 +82,7 @@ class Options:
             ("grpc.max_metadata_size", METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
             ("grpc.max_concurrent_streams", self.streams),
+            ("grpc.http2.bdp_probe", 0),  # else megabytes that nobody has read yet wait for each of a thousand streams
             ("grpc.keepalive_time_ms", 30_000),  # finds clients that have gone without a word
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -113,6 +117,7 @@ class Gateway:
             observer=observer,
             deadline_seconds=self.options.deadline,
         )
+        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions)
         self.port = 0
         self._backend = backend
         self._credentials = credentials
@@ -140,6 +145,7 @@ class Gateway:
         """Health says so first, new calls are refused, and accepted requests have `grace` seconds to end; then all is closed."""
         await self._health.enter_graceful_shutdown()
         self._calls.draining = True
+        self.sessions.drain()
         if self.dispatcher.requests:
             log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
@@ -178,7 +184,9 @@ class Gateway:
 
     def _listening(self) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=self._interceptors, options=self.options.channel_options())
-        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(servicer.SynthesisServicer(self.desk), server)
+        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(
+            servicer.SynthesisServicer(self.desk, self.sessions), server
+        )
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _reflect(server)

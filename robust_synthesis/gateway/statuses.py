@@ -20,6 +20,7 @@ from .errors import (
     NoWorker,
     Overloaded,
     QuotaExceeded,
+    SessionIdle,
     ShuttingDown,
     Unsuitable,
 )
@@ -61,6 +62,7 @@ TABLE = (
     Row(QuotaExceeded, code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _retry),
     Row(Overloaded, code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED", _retry),
     Row(Unauthenticated, code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    Row(SessionIdle, code_pb2.DEADLINE_EXCEEDED, "SESSION_IDLE"),
     Row(DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     Row(ShuttingDown, code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
     Row(NoWorker, code_pb2.UNAVAILABLE, "NO_WORKER"),
