@@ -55,6 +55,8 @@ class Candidate:
     """Workers that lost it since its last success."""
     since: int = 0
     """Number of its place in line: the lowest has waited longest."""
+    _resolved: tuple[Card, int] | None = None
+    """Evaluations in all, by a card's defaults."""
 
     @property
     def who(self) -> Who:
@@ -71,7 +73,11 @@ class Candidate:
 
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""
-        return self.remaining or int(resolve(self.spec, card, self.side(card))["steps"]) + 1
+        if self.remaining:
+            return self.remaining
+        if self._resolved is None or self._resolved[0] is not card:
+            self._resolved = card, int(resolve(self.spec, card, self.side(card))["steps"]) + 1
+        return self._resolved[1]
 
 
 class Line:
