@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus, on a port of its own, from threads of its own: a scrape never waits for the event loop, nor it for one."""
+"""`/metrics` for Prometheus, on a port and in threads of its own: a scrape and the event loop never wait for each other."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..defaults import PAPER
 from ..model_folder import Card
 from ..specs import Spec
-from .lines import Status
+from .lines import Candidate, Status
 from .tickets import Ticket
 
 RECENT = 60.0
@@ -19,15 +19,25 @@ RECENT = 60.0
 UNIT_SIZE = 64
 
 
-def image_steps(spec: Spec, size: int | None, card: Card | None) -> float:
-    """One picture's cost in evaluations at 64 pixels; a guess from the task alone where the classifier is not known."""
-    from .lines import Candidate
+@dataclass(frozen=True)
+class Cost:
+    """Of one picture of a request."""
 
-    if card is None:
-        steps: int = spec.steps or PAPER[spec.task]["steps"]
-        return (steps + 1) * _scale(size or UNIT_SIZE)
-    job = Candidate(card.name, spec, size=size)
-    return job.evaluations(card) * _scale(job.side(card))
+    evaluations: int
+    scale: float
+    """Image-steps of an evaluation: one at 64 pixels."""
+
+    @classmethod
+    def of(cls, spec: Spec, size: int | None, card: Card | None) -> Cost:
+        """A guess from the task alone where the classifier is not known."""
+        if card is None:
+            return cls((spec.steps or PAPER[spec.task]["steps"]) + 1, _scale(size or UNIT_SIZE))
+        job = Candidate(card.name, spec, size=size)
+        return cls(job.evaluations(card), _scale(job.side(card)))
+
+    def image_steps(self, remaining: int | None = None) -> float:
+        """Of what remains, or of all."""
+        return (self.evaluations if remaining is None else remaining) * self.scale
 
 
 def _scale(side: int) -> float:
@@ -49,41 +59,39 @@ class Load:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: dict[Ticket, float] = {}
+        self._open: dict[Ticket, Cost] = {}
         self._turned_away: deque[tuple[int, float]] = deque()
         """Image-steps by the second."""
 
     def enter(self, ticket: Ticket, card: Card | None) -> None:
-        candidate = ticket.jobs[0].candidate
-        cost = image_steps(candidate.spec, candidate.size, card)
+        first = ticket.jobs[0].candidate
         with self._lock:
-            self._open[ticket] = cost
+            self._open[ticket] = Cost.of(first.spec, first.size, card)
 
     def leave(self, ticket: Ticket) -> None:
         with self._lock:
             self._open.pop(ticket, None)
 
-    def turn_away(self, cost: float) -> None:
-        """There was no room for so many image-steps."""
-        second = int(self._clock())
+    def turn_away(self, spec: Spec, size: int | None, card: Card | None) -> None:
+        """There was no room for a request."""
+        second, work = int(self._clock()), spec.pictures * Cost.of(spec, size, card).image_steps()
         with self._lock:
             if self._turned_away and self._turned_away[-1][0] == second:
-                cost += self._turned_away.pop()[1]
-            self._turned_away.append((second, cost))
+                work += self._turned_away.pop()[1]
+            self._turned_away.append((second, work))
             self._forget()
 
     def snapshot(self) -> Snapshot:
         with self._lock:
             self._forget()
-            offered = sum(cost for _, cost in self._turned_away)
+            offered = sum(work for _, work in self._turned_away)
             tickets = list(self._open.items())
         queued = in_flight = 0
         for ticket, cost in tickets:
-            for job in ticket.jobs:
-                candidate = job.candidate
+            for candidate in (job.candidate for job in ticket.jobs):
                 if candidate.status is not Status.GONE:
                     queued, in_flight = queued + (not candidate.tried), in_flight + candidate.tried
-                    offered += cost if candidate.remaining is None else cost * candidate.remaining / job.evaluations
+                    offered += cost.image_steps(candidate.remaining)
         return Snapshot(queued, in_flight, offered)
 
     def _forget(self) -> None:

@@ -10,34 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from robust_synthesis.gpus import Gpus, load_nvml
-
-
-class NVMLError(Exception):
-    pass
-
-
-class FakeNvml:
-    """pynvml with two GPUs, the second of which cannot tell its utilisation, and a third that does not answer."""
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 3
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        if index == 2:
-            raise NVMLError("lost")
-        return index
-
-    def nvmlDeviceGetName(self, gpu: int) -> str | bytes:  # noqa: N802
-        return ("NVIDIA H200", b"NVIDIA H200 MIG")[gpu]
-
-    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:  # noqa: N802
-        if gpu == 1:
-            raise NVMLError("not supported")
-        return SimpleNamespace(gpu=37, memory=5)
-
-    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:  # noqa: N802
-        return SimpleNamespace(used=(gpu + 1) * 2**30, total=141 * 2**30)
-
+from robust_synthesis.worker.testing import FakeNvml, NVMLError
 
 CALLS = [name for name in vars(FakeNvml) if name.startswith("nvml")]
 
@@ -62,7 +35,12 @@ def test_numbers_are_absent_without_a_driver() -> None:
 
 def test_the_driver_is_looked_for_once() -> None:
     looked = []
-    registry = registry_of(lambda: looked.append(1) or no_driver())
+
+    def look() -> NoReturn:
+        looked.append(1)
+        no_driver()
+
+    registry = registry_of(look)
     for _ in range(3):
         generate_latest(registry)
     assert looked == [1]
@@ -79,7 +57,9 @@ def test_numbers_are_those_of_the_driver() -> None:
     assert b'gpu="2"' not in generate_latest(registry)
 
 
-@pytest.mark.parametrize("error", [NVMLError("driver unloaded"), OSError("no such symbol"), ValueError("\0"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [NVMLError("driver unloaded"), OSError("no such symbol"), ValueError("\0"), MemoryError()]
+)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_driver_that_raises_at_any_call_harms_nothing_but_its_numbers(call: str, error: Exception) -> None:
     def broken(*_: object) -> NoReturn:
