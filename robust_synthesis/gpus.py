@@ -43,7 +43,7 @@ class Gpus:
         return list(_families())
 
     def collect(self) -> list[Metric]:
-        """What the driver says within the patience. One that hangs holds a single thread, and is asked no more until it answers."""
+        """What the driver says within the patience. One that hangs holds one thread, and is asked no more until it answers."""
         with self._turn:
             if self._reader is None or not self._reader.is_alive():
                 self._read = []
