@@ -65,6 +65,19 @@ def draw(rows: Sequence[Row], *, side: int = 128, title: str = "", across: int =
     return sheet
 
 
+def strips(sheet: Image.Image, cells: int, *, side: int, across: int) -> list[Image.Image]:
+    """The rows of a sheet that `draw` made without title, notes and captions: `cells` pictures each, without what is around.
+
+    There may be empty ones at the end, where rows did not fill the last line.
+    """
+    width, height = cells * (side + GAP), TITLE + side + GAP
+    found = []
+    for place in range((sheet.height - GAP) // height * across):
+        left, top = GAP + place % across * width, place // across * height + TITLE
+        found.append(sheet.crop((left, top, left + width - GAP, top + side)))
+    return found
+
+
 def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, cell: Cell, place: tuple[int, int], side: int) -> None:
     left, top = place
     sheet.paste(_fit(cell.image, side), place)

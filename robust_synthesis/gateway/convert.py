@@ -1,4 +1,4 @@
-"""Between the contract's messages and the gateway's own types. Nothing else in the gateway knows both.
+"""Between the contract's messages and the gateway's own types. Nothing but this and `convert_models` knows both.
 
 Errors name fields by their path in the request message, as the .proto files call them: `spec.descent.steps`, or
 `task.inpaint.region.mask` in a stream. A oneof that is not set goes by its own name (`spec.brush`), or by that of the field
@@ -25,7 +25,7 @@ from ..messages import (
 )
 from ..requests import Request
 from ..specs import Spec
-from ..v1 import synthesis_pb2, task_pb2
+from ..v1 import model_pb2, synthesis_pb2, task_pb2
 from . import jobs
 from .orders import Order
 from .tickets import Outcome, Timings
@@ -39,9 +39,10 @@ UnaryRequest = (
     | synthesis_pb2.PaintFeaturesRequest
     | synthesis_pb2.MaximizeClassRequest
 )
+TaskRequest = UnaryRequest | synthesis_pb2.StreamSynthesisRequest
 
 
-def order(message: UnaryRequest | synthesis_pb2.StreamSynthesisRequest) -> Order:
+def order(message: TaskRequest) -> Order:
     """Raises InvalidInput naming the field of `Request`; `naming` turns it into the message's path."""
     return Order(
         read_request(_spec(message)[1]),
@@ -53,7 +54,7 @@ def order(message: UnaryRequest | synthesis_pb2.StreamSynthesisRequest) -> Order
 
 
 @contextlib.contextmanager
-def naming(message: UnaryRequest | synthesis_pb2.StreamSynthesisRequest) -> Iterator[None]:
+def naming(message: TaskRequest | model_pb2.ClassifyRequest) -> Iterator[None]:
     """Errors that come out of it name fields as the request message does."""
     try:
         yield
@@ -140,7 +141,7 @@ def _ran(outcome: Outcome, spec: Spec) -> Spec:
     return dataclasses.replace(spec, **(parameters | {"seed": outcome.seed}))
 
 
-def _spec(message: UnaryRequest | synthesis_pb2.StreamSynthesisRequest) -> tuple[str, SpecMessage]:
+def _spec(message: TaskRequest) -> tuple[str, SpecMessage]:
     """The message of the task's parameters, and its path."""
     if isinstance(message, synthesis_pb2.StreamSynthesisRequest):
         return f"task.{message.task.WhichOneof('task')}", chosen(message.task)
@@ -149,8 +150,8 @@ def _spec(message: UnaryRequest | synthesis_pb2.StreamSynthesisRequest) -> tuple
     return "spec", message.spec
 
 
-def _path(message: UnaryRequest | synthesis_pb2.StreamSynthesisRequest, field: str) -> str:
-    if field in message.DESCRIPTOR.fields_by_name:
+def _path(message: TaskRequest | model_pb2.ClassifyRequest, field: str) -> str:
+    if field in message.DESCRIPTOR.fields_by_name or isinstance(message, model_pb2.ClassifyRequest):
         return field
     if field in task_pb2.Output.DESCRIPTOR.fields_by_name:
         return f"output.{field}"

@@ -9,6 +9,7 @@ SynthesisError
 │   └── QuotaExceeded        none for this caller's
 ├── DeadlineExceeded         the caller's deadline came first; says what the job waited for
 ├── JobLost                  workers stopped or failed at it too often, each time computing it alone
+├── NoWorker                 no worker can answer now
 ├── ShuttingDown             the gateway takes no more jobs, or had no more time for this one
 ├── BundleError              (bundle.py) a reply that cannot be read; stays inside the gateway
 ├── WorkerLost               (backends/base.py) stays inside the gateway: the bundle is retried, split
@@ -51,6 +52,10 @@ class DeadlineExceeded(SynthesisError):
 
 class JobLost(SynthesisError):
     """No worker could compute this job, though others may go on."""
+
+
+class NoWorker(SynthesisError):
+    """No worker that could answer is up; a request for pictures would wait for one."""
 
 
 class ShuttingDown(SynthesisError):

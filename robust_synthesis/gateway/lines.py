@@ -73,8 +73,8 @@ class Candidate:
 
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""
-        if self.remaining:
-            return self.remaining
+        if self.remaining or not self.spec.descends:
+            return self.remaining or 1
         if self._resolved is None or self._resolved[0] is not card:
             self._resolved = card, int(resolve(self.spec, card, self.side(card))["steps"]) + 1
         return self._resolved[1]

@@ -17,6 +17,7 @@ from .errors import (
     Cancelled,
     DeadlineExceeded,
     JobLost,
+    NoWorker,
     Overloaded,
     QuotaExceeded,
     ShuttingDown,
@@ -63,6 +64,7 @@ TABLE = (
     Row(Unauthenticated, code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
     Row(DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     Row(ShuttingDown, code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
+    Row(NoWorker, code_pb2.UNAVAILABLE, "NO_WORKER"),
     Row(JobLost, code_pb2.ABORTED, "JOB_LOST"),
     Row(Cancelled, code_pb2.CANCELLED, "CANCELLED"),
 )

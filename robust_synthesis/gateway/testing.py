@@ -22,7 +22,8 @@ import numpy as np
 from ..bundle import PROTOCOL, Bundle, Failure, FixedProblem, JobPart, JobReply, JobState, Reply
 from ..defaults import resolve
 from ..errors import InvalidInput
-from ..model_folder import Card
+from ..model_folder import SEEDS, UNITS, Card
+from ..units import CatalogueFiles
 from ..wire import decode, encode_error, encode_reply
 from .backends.base import ModelInfo, WorkerLost, WorkerUnavailable
 from .step_times import bucket
@@ -84,6 +85,7 @@ def fake_model(
         max_size=512,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
+        files={SEEDS: "", UNITS: ""},
     )
     return ModelInfo(name, version, card, current, step_seconds or {}, protocol)
 
@@ -143,6 +145,11 @@ class FakeWorker:
 
     def models(self) -> Sequence[ModelInfo]:
         return self.served
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        if not self.up or not any((info.name, info.version) == (model, version) for info in self.served):
+            raise WorkerUnavailable(f"there is no {model} {version}.")
+        return CatalogueFiles('[{"index": 3, "name": "ears", "activation": 1.5, "classes": {"cat": 9}}]')
 
     def forget(self) -> None:
         """Lose every fixed problem, as by a restart."""

@@ -133,6 +133,15 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
             engine=self._engine.kind,
         )
 
+    async def GetCatalogue(  # noqa: N802
+        self, request: worker_pb2.GetCatalogueRequest, context: _Context
+    ) -> worker_pb2.GetCatalogueResponse:
+        try:
+            files = await self._engine.catalogue(request.model, request.version)
+        except (SynthesisError, OSError) as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        return worker_pb2.GetCatalogueResponse(units_json=files.units_json, sheet=files.sheet)
+
     async def _run(self, request: worker_pb2.RunRequest) -> bytes:
         """Holds its place until the engine is done, even where the caller has gone."""
         self.outstanding += 1

@@ -10,6 +10,7 @@ from typing import Any
 from ..bundle import PROTOCOL, Reply
 from ..gateway.backends.base import WorkerUnavailable
 from ..model_folder import Card
+from ..units import CatalogueFiles
 from ..wire import encode_reply
 from .engine import Loaded, UnknownVersion
 
@@ -56,6 +57,11 @@ class FakeEngine:
 
     async def close(self) -> None:
         self.up = False
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        if (model, version) != ("fake", VERSION):
+            raise UnknownVersion(f"model: there is no {model} {version}.")
+        return CatalogueFiles('[{"index": 3, "name": "ears", "activation": 1.5, "classes": {"cat": 9}}]')
 
     async def reload(self) -> None:
         """There is no directory."""

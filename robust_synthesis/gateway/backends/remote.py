@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ...bundle import BundleError
 from ...errors import InvalidInput, ModelError, SynthesisError
 from ...model_folder import Card
+from ...units import CatalogueFiles
 from ...v1 import worker_pb2, worker_pb2_grpc
 from .base import ModelInfo, Worker, WorkerLost, WorkerUnavailable
 
@@ -134,6 +135,15 @@ class RemoteWorker:
         finally:
             self._outstanding -= 1
         return reply.bundle
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        """Raises WorkerUnavailable."""
+        request = worker_pb2.GetCatalogueRequest(model=model, version=version)
+        try:
+            found = await self._stub.GetCatalogue(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise WorkerUnavailable(f"{self.name} shows no catalogue: {error.details()}") from None
+        return CatalogueFiles(found.units_json, found.sheet)
 
     async def close(self, grace: float = 0) -> None:
         """Break off what is under way after a grace."""
