@@ -68,13 +68,17 @@ def draw(rows: Sequence[Row], *, side: int = 128, title: str = "", across: int =
 def strips(sheet: Image.Image, cells: int, *, side: int, across: int) -> list[Image.Image]:
     """The rows of a sheet that `draw` made without title, notes and captions: `cells` pictures each, without what is around.
 
-    There may be empty ones at the end, where rows did not fill the last line.
+    There may be empty ones at the end, where rows did not fill the last line. Also reads the sheets of the first classifiers, whose
+    pictures touch.
     """
-    width, height = cells * (side + GAP), TITLE + side + GAP
+    gap, left, label, foot = GAP, GAP, TITLE, GAP
+    if sheet.width == across * (cells * side + GAP):
+        gap, left, label, foot = 0, 0, 18, 0
+    width, height = cells * (side + gap) + GAP * (not gap), label + side + foot
     found = []
-    for place in range((sheet.height - GAP) // height * across):
-        left, top = GAP + place % across * width, place // across * height + TITLE
-        found.append(sheet.crop((left, top, left + width - GAP, top + side)))
+    for place in range((sheet.height - left) // height * across):
+        x, y = left + place % across * width, place // across * height + label
+        found.append(sheet.crop((x, y, x + cells * (side + gap) - gap, y + side)))
     return found
 
 

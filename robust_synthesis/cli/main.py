@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InvalidInput, SynthesisError
-from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, synthesize, train, worker
+from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, serve, synthesize, train, worker
 
-VERBS = (synthesize, classify, compare, demo, models, archive, worker, train, evaluate, import_checkpoint)
+VERBS = (synthesize, classify, compare, demo, models, archive, worker, serve, train, evaluate, import_checkpoint)
 OPTIONS = {"target": "class"}
 """What a field is called on the command line, where that differs."""
 

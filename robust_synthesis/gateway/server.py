@@ -55,6 +55,16 @@ class Options:
     streams: int = 1000
     """Calls at a time on one connection."""
 
+    def __post_init__(self) -> None:
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise InvalidInput("listen", f"is {self.listen!r}; give HOST:PORT, such as 0.0.0.0:50051.")
+        for name in ("deadline", "connection_age", "connection_grace"):
+            if not 0 < getattr(self, name) <= 86_400:
+                raise InvalidInput(name, f"is {getattr(self, name)}; give seconds above 0, up to a day.")
+        if not 0 <= self.grace <= 86_400:
+            raise InvalidInput("grace", f"is {self.grace}; give seconds from 0, up to a day.")
+
     def channel_options(self) -> list[tuple[str, int]]:
         """What gRPC is told; docs/gateway.md has the client's side of it."""
         return [
