@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from ..model_folder import models_directory
 
 if TYPE_CHECKING:
     from ..gateway.backends.base import Backend
+    from ..gpus import Gpus
 
 BACKENDS = ("embedded", "torchserve", "remote")
+METRICS_PORT = 9465
 
 
 def add_parser(verbs: Any) -> None:
@@ -36,6 +39,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--default-model", default="", metavar="NAME", help="of requests that name none")
     parser.add_argument(
+        "--metrics-port", type=int, default=METRICS_PORT, metavar="PORT", help="for Prometheus; 0 is none (%(default)s)"
+    )
+    parser.add_argument(
         "--deadline", type=float, default=300, metavar="SECONDS", help="of calls that have none (%(default)s)"
     )
     parser.add_argument(
@@ -50,7 +56,9 @@ def add_parser(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     import asyncio
 
+    from ..gateway import tracing
     from ..gateway.logs import configure
+    from ..gateway.metrics import Metrics
     from ..gateway.server import Gateway, Options
 
     configure(options.log_level, options.log_format)
@@ -58,8 +66,17 @@ def run(options: argparse.Namespace) -> None:
         listen=options.listen, default_model=options.default_model, deadline=options.deadline, grace=options.grace
     )
 
+    if not 0 <= options.metrics_port <= 65535:
+        raise InvalidInput("metrics_port", f"is {options.metrics_port}; give 1 to 65535, or 0 for none.")
+
     async def serve() -> None:
-        await Gateway(_backend(options), served).run()
+        backend = _backend(options)
+        metrics = Metrics(backend, gpus=_gpus(backend))
+        with contextlib.ExitStack() as stack:
+            if options.metrics_port:
+                host = options.listen.rpartition(":")[0].strip("[]")
+                stack.callback(metrics.serve(host, options.metrics_port))
+            await Gateway(backend, served, observer=metrics, interceptors=tracing.interceptors()).run()
 
     asyncio.run(serve())
 
@@ -86,3 +103,11 @@ def _backend(options: argparse.Namespace) -> Backend:
     from ..worker.engine import InProcess
 
     return EngineBackend(InProcess(Places(directory), device=options.device))
+
+
+def _gpus(backend: Backend) -> Gpus | None:
+    """Of this machine, where it computes; worker agents export their own."""
+    from ..gateway.backends.engine import EngineBackend
+    from ..gpus import Gpus
+
+    return Gpus() if isinstance(backend, EngineBackend) else None

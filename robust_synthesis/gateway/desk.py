@@ -50,9 +50,10 @@ class Desk:
         """
         deadline = self._dispatcher.clock() + (self._deadline if seconds is None else seconds)
         request = self._seeded(order)
+        model = order.model
         async with contextlib.AsyncExitStack() as stack:
             try:
-                model = self.models.named(order.model)
+                model = self.models.named(model)
                 await self._check(request, model)
                 info = self.models.find(model)
                 card = None if info is None else info.card
@@ -70,7 +71,7 @@ class Desk:
                     previews=order.previews,
                 )
             except SynthesisError as error:
-                self._observer.request_rejected(request, order.model, error)
+                self._observer.request_rejected(request, model, error)
                 raise
             stack.callback(ticket.cancel)
             yield ticket

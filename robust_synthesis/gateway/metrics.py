@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import grpc
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -35,7 +33,7 @@ OTHER = "other"
 """Label value of every method and model that does not exist."""
 METHODS = frozenset(
     f"{service.full_name}/{method.name}"
-    for file in (synthesis_pb2, model_pb2, health_pb2, reflection_pb2)
+    for file in (synthesis_pb2, model_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
