@@ -36,6 +36,16 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._clock = clock
         self.draining = False
         """Refuse what is new."""
+        self._open = 0
+        self._idle = asyncio.Event()
+
+    async def idle(self, seconds: float) -> None:
+        """Until no call is open, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._open:
+                    self._idle.clear()
+                    await self._idle.wait()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
@@ -85,6 +95,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     @contextlib.asynccontextmanager
     async def _call(self, call: Call, context: Context) -> AsyncIterator[None]:
         started, code = self._clock(), grpc.StatusCode.OK
+        self._open += 1
         self._observer.call_started(call.method)
         context.set_trailing_metadata(((REQUEST_ID, call.id),))
         try:
@@ -104,6 +115,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             message, trailers = to_grpc(status)
             await context.abort(code, message, (*trailers, *trailers_of(error), (REQUEST_ID, call.id)))
         finally:
+            self._open -= 1
+            self._idle.set()
             seconds = self._clock() - started
             self._observer.call_finished(call.method, code.name, seconds)
             fields = {"request_id": call.id, "caller": call.caller, "method": call.method, "code": code.name}

@@ -33,7 +33,9 @@ SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Newer clients ask for it; its messages are those of v1alpha."""
 _LAST_WORDS = 5.0
-"""Seconds for results to reach their callers after the last job has ended."""
+"""Seconds for calls to end after their jobs have."""
+_FLUSH = 0.5
+"""Seconds for the last bytes to leave; watchers of health are sent away then."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,9 @@ class Gateway:
         if self.dispatcher.requests:
             log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
+        await self._calls.idle(_LAST_WORDS)
         if self._server is not None:
-            await self._server.stop(_LAST_WORDS)
+            await self._server.stop(_FLUSH)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the grace."""
