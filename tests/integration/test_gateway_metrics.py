@@ -183,7 +183,9 @@ def test_unknown_methods_share_a_label_and_bad_requests_their_status(models: Pat
         async with watched(models, unused_tcp_port) as here:
             for number in range(5):
                 with pytest.raises(grpc.aio.AioRpcError):
-                    await here.channel.unary_unary(f"/robust_synthesis.v1.SynthesisService/Method{number}")(b"")
+                    await here.channel.unary_unary(f"/robust_synthesis.v1.SynthesisService/Method{number}", None, None)(
+                        b""
+                    )
             with pytest.raises(grpc.aio.AioRpcError):
                 await here.synthesis.Generate(synthesis_pb2.GenerateRequest())
             name = "grpc_server_call_duration_seconds_count"
