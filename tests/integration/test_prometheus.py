@@ -34,8 +34,11 @@ ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 RECORDS = {rule["record"] for rule in rules() if "record" in rule}
 
 
-@pytest.mark.parametrize("command", [("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")])
-def test_promtool_accepts_the_rules_and_their_tests(tool: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [("check", "config", "prometheus.yml"), ("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")],
+)
+def test_promtool_accepts_configuration_rules_and_their_tests(tool: Path, command: tuple[str, ...]) -> None:
     done = subprocess.run([tool, *command], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert (done.returncode, "SUCCESS" in done.stdout) == (0, True), done.stdout + done.stderr
 
