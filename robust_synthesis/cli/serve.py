@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any
 
 from .settings import add_settings, read_settings
@@ -22,13 +23,23 @@ def add_parser(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     import asyncio
 
-    from ..gateway.assembly import gateway_of
+    from ..gateway import tracing
+    from ..gateway.assembly import backend_of, gateway_of
     from ..gateway.logs import configure
+    from ..gateway.metrics import Metrics
+    from ..gpus import Gpus
 
     settings = read_settings(options).settings
     configure(settings.log_level, settings.log_format)
 
     async def serve() -> None:
-        await gateway_of(settings).run()
+        backend = backend_of(settings)
+        metrics = Metrics(backend, gpus=None if settings.computes == "remote" else Gpus())
+        gateway = gateway_of(settings, backend, observer=metrics, interceptors=tracing.interceptors())
+        with contextlib.ExitStack() as stack:
+            if settings.metrics_port:
+                host = settings.listen.rpartition(":")[0].strip("[]")
+                stack.callback(metrics.serve(host, settings.metrics_port))
+            await gateway.run()
 
     asyncio.run(serve())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import grpc
 
 from ..errors import InvalidInput
 from ..model_folder import models_directory
@@ -13,7 +16,13 @@ from .config import Settings
 from .server import Gateway
 
 
-def gateway_of(settings: Settings, backend: Backend | None = None, **parts: Any) -> Gateway:
+def gateway_of(
+    settings: Settings,
+    backend: Backend | None = None,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    **parts: Any,
+) -> Gateway:
     """`parts` are further parameters of `Gateway`. Raises InvalidInput, and OSError for files that cannot be read."""
     endpoint = settings.endpoint
     authentication = Authentication(endpoint.key_file(), rate=settings.rate, concurrent=settings.concurrent)
@@ -21,7 +30,7 @@ def gateway_of(settings: Settings, backend: Backend | None = None, **parts: Any)
         backend or backend_of(settings),
         settings.options,
         admission=BoundedAdmission(settings.bounds),
-        interceptors=[authentication],
+        interceptors=[*interceptors, authentication],
         credentials=endpoint.credentials(),
         **parts,
     )

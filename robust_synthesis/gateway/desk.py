@@ -68,9 +68,10 @@ class Desk:
         """A new ticket: let in if it is likely to be done in `expected` seconds, given up after `longest`."""
         now = self._dispatcher.clock()
         request = self._seeded(order)
+        model = order.model
         async with contextlib.AsyncExitStack() as stack:
             try:
-                model = self.models.named(order.model)
+                model = self.models.named(model)
                 await self._check(request, model)
                 info = self.models.find(model)
                 card = None if info is None else info.card
@@ -88,7 +89,7 @@ class Desk:
                     previews=order.previews,
                 )
             except SynthesisError as error:
-                self._observer.request_rejected(request, order.model, error)
+                self._observer.request_rejected(request, model, error)
                 raise
             follow(ticket)
             stack.callback(ticket.cancel)

@@ -56,7 +56,11 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             handler = await continuation(details)
         except Exception as error:
             return self._refusal(error, call)
-        if handler is None or call.method.startswith(INFRASTRUCTURE):
+        if handler is None:
+            self._observer.call_started(call.method)
+            self._observer.call_finished(call.method, grpc.StatusCode.UNIMPLEMENTED.name, 0.0)
+            return handler
+        if call.method.startswith(INFRASTRUCTURE):
             return handler
         if self.draining:
             return self._refusal(ShuttingDown("the gateway is stopping; send the request again."), call)
@@ -77,7 +81,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                         await context.write(response)
             return None
 
-        return _handler(handler.request_streaming, handler.response_streaming)(
+        return handler_of(handler.request_streaming, handler.response_streaming)(
             behaviour, response_serializer=handler.response_serializer
         )
 
@@ -125,7 +129,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def _handler(request_streaming: bool, response_streaming: bool) -> Callable[..., Handler]:
+def handler_of(request_streaming: bool, response_streaming: bool) -> Callable[..., Handler]:
+    """What makes a handler of such a method."""
     if request_streaming:
         return grpc.stream_stream_rpc_method_handler if response_streaming else grpc.stream_unary_rpc_method_handler
     return grpc.unary_stream_rpc_method_handler if response_streaming else grpc.unary_unary_rpc_method_handler

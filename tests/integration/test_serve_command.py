@@ -26,8 +26,9 @@ def long(steps: int = 2500, count: int = 1) -> synthesis_pb2.StreamSynthesisRequ
 @pytest.fixture
 def server(models: Path, unused_tcp_port: int) -> Iterator[tuple[subprocess.Popen[str], grpc.Channel]]:
     command = [sys.executable, "-m", "robust_synthesis", "serve", "--models", str(models), "--log-format", "json"]
+    command += ["--grace", "20", "--metrics-port", "0"]
     target = f"127.0.0.1:{unused_tcp_port}"
-    process = subprocess.Popen([*command, "--listen", target, "--grace", "20"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--listen", target], stderr=subprocess.PIPE, text=True)
     with grpc.insecure_channel(target) as channel:
         try:
             grpc.channel_ready_future(channel).result(60)
@@ -110,5 +111,5 @@ def test_options_that_make_no_sense_are_one_sentence(
 def test_a_taken_port_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(["serve", "--listen", f"127.0.0.1:{port}"]) == 2
+        assert main(["serve", "--listen", f"127.0.0.1:{port}", "--metrics-port", "0"]) == 2
     assert f"listen: cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err

@@ -16,6 +16,8 @@ MODULES = (
     "robust_synthesis.cli.serve",
     "robust_synthesis.gateway.server",
     "robust_synthesis.gateway.running",
+    "robust_synthesis.gateway.metrics",
+    "robust_synthesis.gateway.tracing",
     "robust_synthesis.messages",
 )
 
