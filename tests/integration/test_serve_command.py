@@ -26,7 +26,7 @@ def long(steps: int = 2500, count: int = 1) -> synthesis_pb2.StreamSynthesisRequ
 @pytest.fixture
 def server(models: Path, unused_tcp_port: int) -> Iterator[tuple[subprocess.Popen[str], grpc.Channel]]:
     command = [sys.executable, "-m", "robust_synthesis", "serve", "--models", str(models), "--log-format", "json"]
-    command += ["--grace", "20", "--metrics-port", "0"]
+    command += ["--grace", "600", "--metrics-port", "0"]
     target = f"127.0.0.1:{unused_tcp_port}"
     process = subprocess.Popen([*command, "--listen", target], stderr=subprocess.PIPE, text=True)
     with grpc.insecure_channel(target) as channel:
