@@ -86,6 +86,8 @@ class Order:
         model = own.pop("model", None) or model
         output = Output(own.pop("format", Output.format), own.pop("quality", Output.quality))
         request_id = own.pop("request_id", None) or uuid.uuid4().hex
+        for name in own.keys() - Options.__annotations__.keys():
+            raise InvalidInput(name, f"is not a parameter of {spec.task}.")
         files = {
             name: imaging.to_file(file, field=name)
             for name, file in (("image", image), ("mask", mask))
