@@ -37,6 +37,10 @@ class Synthesizer(TaskMethods[Result]):
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
+    def side(self) -> int:
+        """Of results where no size is asked for, pixels."""
+        return self.classifier.card.size
+
     def classify(self, image: ImageSource, *, fit: str = "crop", top: int | None = None) -> dict[str, float]:
         """Class probabilities of an image, largest first."""
         size = self.classifier.card.size

@@ -96,6 +96,10 @@ class AsyncClient(Front[Awaitable[Result]]):
         """One of them, with its classes, limits and card."""
         return await self._call(orders.model(name or self._model), timeout)
 
+    async def side(self) -> int:
+        """Of results where no size is asked for, pixels; asks the server."""
+        return (await self.model()).size
+
     async def units(
         self,
         model: str | None = None,

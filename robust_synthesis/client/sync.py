@@ -104,6 +104,10 @@ class Client(Front[Result]):
         """One of them, with its classes, limits and card."""
         return self._call(orders.model(name or self._model), timeout)
 
+    def side(self) -> int:
+        """Of results where no size is asked for, pixels; asks the server."""
+        return self.model().size
+
     def units(
         self,
         model: str | None = None,
