@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InvalidInput, ServerError, SynthesisError
-from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, synthesize, train, worker
+from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, serve, synthesize, train, worker
 
-VERBS = (synthesize, classify, compare, demo, models, archive, worker, train, evaluate, import_checkpoint)
+VERBS = (synthesize, classify, compare, demo, models, archive, worker, serve, train, evaluate, import_checkpoint)
 SERVER_TROUBLE = 3
 """Exit code: the same command may work at another time."""
 OPTIONS = {"target": "class"}

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..bundle import BundleError, Failure, JobPart, Output, Reply
 from ..errors import InvalidInput, NotFound, SynthesisError
@@ -26,7 +26,7 @@ from .errors import DeadlineExceeded, JobLost, ShuttingDown, error_of
 from .exchange import Sent, exchange, tickets
 from .forecast import Forecast
 from .group import Plan
-from .jobs import Job, request_bytes
+from .jobs import Job, Queued, request_bytes
 from .lines import Candidate, Status
 from .policy import Policy
 from .seams import Observer
@@ -35,6 +35,8 @@ from .tickets import Ticket
 log = logging.getLogger(__name__)
 
 PNG = Output()
+FEW = 100
+"""Requests whose places take no time to find."""
 PLACES_EVERY = 0.2
 """Seconds between two looks at who has which place in the queue."""
 
@@ -68,6 +70,10 @@ class Dispatcher:
     def requests(self) -> Collection[Ticket]:
         """All that have not ended, oldest first."""
         return self._tickets.keys()
+
+    def places(self) -> Mapping[Ticket, Queued]:
+        """Where those are that have not begun."""
+        return self._forecast.places(self._tickets, self._backend.workers())
 
     def wait_of(self, caller: str = "", *, interactive: bool = False) -> float:
         """Seconds until a request of this caller would begin if it came now, as far as can be told."""
@@ -135,7 +141,7 @@ class Dispatcher:
             previews=previews,
             leave=self._leave,
             begin=self._observer.request_started,
-            watch=lambda _: self._tell_places(),
+            watch=self._watched,
         )
         self._tickets[ticket] = None
         if deadline is not None:
@@ -275,6 +281,13 @@ class Dispatcher:
         advice = obstacle or "allow more time, or ask for fewer steps."
         ticket.fail(DeadlineExceeded(f"deadline: passed after {now - ticket.submitted:.1f} s with {done}; {advice}"))
 
+    def _watched(self, _: Ticket) -> None:
+        """Somebody wants to know the place of a request: at once, or where many wait, soon."""
+        if len(self._tickets) <= FEW:
+            self._tell_places()
+        else:
+            self._look_at_places()
+
     def _look_at_places(self) -> None:
         """Soon: something has changed, and more may."""
         if self._look is None and any(ticket.watched and not ticket.begun for ticket in self._tickets):
@@ -284,7 +297,7 @@ class Dispatcher:
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        for ticket, place in self._forecast.places(self._tickets, self._backend.workers()).items():
+        for ticket, place in self.places().items():
             ticket.move(place)
 
     def _leave(self, ticket: Ticket, error: SynthesisError | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from ..channel import REQUEST_ID
 from ..errors import InvalidInput
 from .calls import Call, begin
 from .errors import ShuttingDown
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 log = logging.getLogger(__name__)
-REQUEST_ID = "request-id"
 INFRASTRUCTURE = "/grpc."
 """Methods of gRPC itself, health and reflection, are left as they are."""
 
@@ -36,6 +36,16 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._clock = clock
         self.draining = False
         """Refuse what is new."""
+        self._open = 0
+        self._idle = asyncio.Event()
+
+    async def idle(self, seconds: float) -> None:
+        """Until no call is open, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._open:
+                    self._idle.clear()
+                    await self._idle.wait()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
@@ -81,6 +91,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     @contextlib.asynccontextmanager
     async def _call(self, call: Call, context: Context) -> AsyncIterator[None]:
         started, code = self._clock(), grpc.StatusCode.OK
+        self._open += 1
         self._observer.call_started(call.method)
         context.set_trailing_metadata(((REQUEST_ID, call.id),))
         try:
@@ -100,6 +111,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             message, trailers = to_grpc(status)
             await context.abort(code, message, (*trailers, *trailers_of(error), (REQUEST_ID, call.id)))
         finally:
+            self._open -= 1
+            self._idle.set()
             seconds = self._clock() - started
             self._observer.call_finished(call.method, code.name, seconds)
             fields = {"request_id": call.id, "caller": call.caller, "method": call.method, "code": code.name}

@@ -7,6 +7,7 @@ import logging
 
 from .calls import current
 
+TEXT = "%(asctime)s %(levelname)s %(message)s"
 FIELDS = ("request_id", "caller", "method", "code", "seconds")
 """What records have beside their text."""
 
@@ -28,3 +29,10 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure(level: str, style: str) -> None:
+    """Log to stderr: `style` is text, or json for a line of JSON each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

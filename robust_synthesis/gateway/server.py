@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from ..channel import PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL
 from ..errors import InvalidInput
 from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
 from . import model_servicer, servicer
@@ -33,7 +34,9 @@ SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Newer clients ask for it; its messages are those of v1alpha."""
 _LAST_WORDS = 5.0
-"""Seconds for results to reach their callers after the last job has ended."""
+"""Seconds for calls to end after their jobs have."""
+_FLUSH = 0.5
+"""Seconds for the last bytes to leave; watchers of health are sent away then."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class Options:
     streams: int = 1000
     """Calls at a time on one connection."""
 
+    def __post_init__(self) -> None:
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise InvalidInput("listen", f"is {self.listen!r}; give HOST:PORT, such as 0.0.0.0:50051.")
+        for name in ("deadline", "connection_age", "connection_grace"):
+            if not 0 < getattr(self, name) <= 86_400:
+                raise InvalidInput(name, f"is {getattr(self, name)}; give seconds above 0, up to a day.")
+        if not 0 <= self.grace <= 86_400:
+            raise InvalidInput("grace", f"is {self.grace}; give seconds from 0, up to a day.")
+
     def channel_options(self) -> list[tuple[str, int]]:
         """What gRPC is told; docs/gateway.md has the client's side of it."""
         return [
@@ -62,10 +75,10 @@ class Options:
             ("grpc.max_receive_message_length", self.limits.message_bytes),
             ("grpc.max_send_message_length", -1),  # results are as large as what was asked for
             ("grpc.max_concurrent_streams", self.streams),
-            ("grpc.keepalive_time_ms", 30_000),  # finds clients that have gone without a word
-            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_time_ms", int(1000 * SERVER_PING_INTERVAL)),  # finds clients that have gone without a word
+            ("grpc.keepalive_timeout_ms", int(1000 * PING_TIMEOUT)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", int(1000 * SHORTEST_PING_INTERVAL)),
             ("grpc.max_connection_age_ms", int(1000 * self.connection_age)),
             ("grpc.max_connection_age_grace_ms", int(1000 * self.connection_grace)),
         ]
@@ -126,8 +139,9 @@ class Gateway:
         if self.dispatcher.requests:
             log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
+        await self._calls.idle(_LAST_WORDS)
         if self._server is not None:
-            await self._server.stop(_LAST_WORDS)
+            await self._server.stop(_FLUSH)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the grace."""
