@@ -97,6 +97,7 @@ class Synthesizer(TaskMethods[Result]):
         geometry = (
             {} if request.image is None else {name: getattr(request, name) for name in ("fit", "box", "paste_back")}
         )
+        unit = getattr(spec, "unit", None)
         pictures = []
         for job, done, name, way in zip(jobs, finished, self._predict(jobs, finished), frames_of, strict=True):
             pixels = done.state.result(job.problem)[0]
@@ -104,7 +105,7 @@ class Synthesizer(TaskMethods[Result]):
                 Picture(
                     image=prepared.picture(pixels),
                     start=_to_image(job.problem.center[0]),
-                    target=card.classes[job.target],
+                    target=card.classes[job.target] if unit is None else str(unit),
                     seed=spec.seed,
                     index=job.index,
                     predicted=name,

@@ -33,6 +33,7 @@ class Picture:
     start: Image.Image | None
     """None where it was made by a server, which does not send it."""
     target: str
+    """Class, or latent unit, that was descended to."""
     seed: int | None
     index: int
     probability_before: float

@@ -85,7 +85,7 @@ def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> 
         group.add_argument("--factor", type=int, default=4, metavar="N", help="enlargement, 2 to 8 (%(default)s)")
         group.add_argument("--upsampling", choices=specs.UPSAMPLINGS, help="how the start is enlarged")
     if "unit" in names:
-        group.add_argument("--unit", help="number or name of a latent unit to paint with")
+        group.add_argument("--unit", type=_unit, help="number or name of a latent unit to paint with")
         group.add_argument("--strength", type=float, metavar="X", help="weight of what is painted")
     if "penalty" in names:
         group.add_argument("--penalty", type=float, metavar="X", help="weight of changes outside the mask")
@@ -95,6 +95,10 @@ def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> 
             default=argparse.SUPPRESS,
             help="leave everything outside the mask exactly as it is, or only pull it back",
         )
+
+
+def _unit(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdecimal() else text
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
