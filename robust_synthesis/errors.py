@@ -3,6 +3,7 @@
 SynthesisError
 ├── InvalidInput      a parameter, an image or a mask that cannot be used; names the field
 ├── NotFound          an unknown model, class or unit; lists near names
+├── Unauthenticated   the caller has not shown who it is
 ├── ModelError        a model folder that is missing, damaged or unsafe
 ├── DataError         a data set that cannot be read
 └── ServerError       (client/errors.py has its kinds) a server that cannot be reached, or does not do what it is asked
@@ -55,6 +56,10 @@ class NotFound(InvalidInput):
         super().__init__(field, f"there is no {kind or field} {name!r}; {hint}")
         self.name = name
         self.known = names
+
+
+class Unauthenticated(SynthesisError):
+    """The key is missing, wrong or expired."""
 
 
 class ModelError(SynthesisError):

@@ -77,10 +77,17 @@ def read_request(message: SpecMessage, *, image: bytes | None = None) -> Request
         image=message.image or None if image is None else image,
         mask=mask,
         box=box,
-        size=_optional(message.placement, "size"),
-        fit=read_fit(message.placement),
-        paste_back=message.placement.paste_back,
+        **read_placement(message.placement),
     )
+
+
+def read_placement(placement: task_pb2.Placement) -> dict[str, Any]:
+    """`size`, `fit` and `paste_back` of a request. Raises InvalidInput for a `fit` that there is not."""
+    return {
+        "size": _optional(placement, "size"),
+        "fit": read_fit(placement),
+        "paste_back": placement.paste_back,
+    }
 
 
 def read_region(region: task_pb2.Region) -> tuple[bytes | None, tuple[int, int, int, int] | None]:

@@ -11,9 +11,38 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InvalidInput, ServerError, SynthesisError
-from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, serve, synthesize, train, worker
+from . import (
+    archive,
+    classify,
+    compare,
+    config,
+    demo,
+    evaluate,
+    import_checkpoint,
+    keys,
+    models,
+    serve,
+    synthesize,
+    train,
+    worker,
+)
+from .options import Verb
 
-VERBS = (synthesize, classify, compare, demo, models, archive, worker, serve, train, evaluate, import_checkpoint)
+VERBS = (
+    synthesize,
+    classify,
+    compare,
+    demo,
+    models,
+    archive,
+    worker,
+    serve,
+    config,
+    keys,
+    train,
+    evaluate,
+    import_checkpoint,
+)
 SERVER_TROUBLE = 3
 """Exit code: the same command may work at another time."""
 OPTIONS = {"target": "class"}
@@ -28,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Every verb has its own --help.",
     )
     top.add_argument("--version", action="version", version=__version__)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Verb)
     for module in VERBS:
         module.add_parser(verbs)
     return top

@@ -28,6 +28,21 @@ MODEL = "cifar10"
 SERVER_ONLY = ("key_file", "tls", "tls_ca", "tls_cert", "tls_key", "timeout")
 
 
+class Verb(argparse.ArgumentParser):
+    """A verb's parser. `late` adds what takes a while to import, once the verb is used."""
+
+    late: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        late, self.late = self.late, None
+        if late is not None:
+            try:
+                late(self)
+            except ModuleNotFoundError as error:
+                self.error(f"needs {error.name}; pip install 'robust-synthesis[{self.get_default('extra')}]'.")
+        return super().parse_known_args(args, namespace)
+
+
 def add_model(parser: argparse.ArgumentParser, default: str = MODEL) -> None:
     parser.add_argument(
         "--model",

@@ -15,7 +15,9 @@ class Call:
     method: str
     """Full name, such as /robust_synthesis.v1.SynthesisService/Generate."""
     caller: str = ""
-    """Name of the key that was shown; empty where the server has no keys."""
+    """Name of the key that was shown, or of the certificate; empty where the server asks for neither."""
+    share: float | None = None
+    """Of the queue, at most, where the key says."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What the log, and the trailing metadata `request-id`, call it."""
 

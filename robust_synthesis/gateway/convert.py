@@ -1,4 +1,4 @@
-"""Between the contract's messages and the gateway's own types. Nothing but this and `convert_models` knows both.
+"""Between the contract's messages and the gateway's own types. Nothing but this, `convert_edits` and `convert_models` knows both.
 
 Errors name fields by their path in the request message, as the .proto files call them: `spec.descent.steps`, or
 `task.inpaint.region.mask` in a stream. A oneof that is not set goes by its own name (`spec.brush`), or by that of the field
@@ -60,15 +60,6 @@ def naming(message: TaskRequest | model_pb2.ClassifyRequest) -> Iterator[None]:
         yield
     except InvalidInput as error:
         raise error.at(_path(message, error.field)) from error
-
-
-@contextlib.contextmanager
-def naming_task(task: task_pb2.TaskSpec, prefix: str) -> Iterator[None]:
-    """The same for a task that is the field `prefix` of a request."""
-    try:
-        yield
-    except InvalidInput as error:
-        raise error.at(_path_in_task(task, prefix, error.field) or error.field) from error
 
 
 def result(outcome: Outcome, request: Request, output: Output, call_id: str) -> synthesis_pb2.SynthesisResult:
@@ -156,12 +147,15 @@ def _path(message: TaskRequest | model_pb2.ClassifyRequest, field: str) -> str:
     if field in task_pb2.Output.DESCRIPTOR.fields_by_name:
         return f"output.{field}"
     if isinstance(message, synthesis_pb2.StreamSynthesisRequest):
-        return _path_in_task(message.task, "task", field) or field
+        return task_path(message.task, "task", field)
     path = field_path(message.spec, field)
     return field if path is None else f"spec.{path}"
 
 
-def _path_in_task(task: task_pb2.TaskSpec, prefix: str, field: str) -> str | None:
+def task_path(task: task_pb2.TaskSpec, prefix: str, field: str) -> str:
+    """What a field of the task's spec or request is called, where the task is the field `prefix` of a message."""
     which = task.WhichOneof("task")
     path = None if which is None else field_path(getattr(task, which), field)
-    return path and f"{prefix}.{which}.{path}"
+    if path is None:
+        return prefix if field == "task" else field
+    return f"{prefix}.{which}.{path}"

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 
 from ..errors import SynthesisError
 from ..requests import Request
-from .calls import caller
+from .calls import caller, current
 from .dispatcher import Dispatcher
+from .idempotency import Done, Repeats
 from .limits import Limits
 from .models import Models, check_suits
 from .orders import Order
@@ -40,15 +41,32 @@ class Desk:
         self._observer = observer or Observer()
         self._deadline = deadline_seconds
         self._admission.bind(dispatcher)
+        self._repeats = Repeats(dispatcher.clock)
 
     @contextlib.asynccontextmanager
-    async def ticket(self, order: Order, seconds: float | None = None) -> AsyncIterator[Ticket]:
+    async def ticket(self, order: Order, seconds: float | None = None) -> AsyncIterator[Ticket | Done]:
         """The ticket of an order that should be done in so many seconds; None is the server's default.
 
-        On leaving, what is not done is cancelled. Raises InvalidInput, NotFound, Unsuitable, ShuttingDown, DeadlineExceeded,
-        and what the admission raises.
+        With a request_id it may be that of an earlier order. On leaving, what is not done is cancelled, unless others have the
+        ticket too. Raises InvalidInput, NotFound, Unsuitable, ShuttingDown, DeadlineExceeded, and what the admission raises.
         """
-        deadline = self._dispatcher.clock() + (self._deadline if seconds is None else seconds)
+        allowed = self._deadline if seconds is None else seconds
+        if not order.request_id:
+            async with self._submitted(order, allowed, allowed) as ticket:
+                yield ticket
+            return
+        name = caller(), current().method, order.request_id
+        fingerprint = await asyncio.to_thread(order.fingerprint)
+        longest = max(
+            allowed, self._deadline
+        )  # others may join who have more time; gRPC ends this call at its own deadline
+        async with self._repeats.join(name, fingerprint, lambda: self._submitted(order, allowed, longest)) as shared:
+            yield shared
+
+    @contextlib.asynccontextmanager
+    async def _submitted(self, order: Order, expected: float, longest: float) -> AsyncIterator[Ticket]:
+        """A new ticket: let in if it is likely to be done in `expected` seconds, given up after `longest`."""
+        now = self._dispatcher.clock()
         request = self._seeded(order)
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -57,21 +75,22 @@ class Desk:
                 info = self.models.find(model)
                 card = None if info is None else info.card
                 admitted = self._admission.admit(
-                    caller(), request, card, interactive=order.interactive, deadline=deadline
+                    caller(), request, card, model=model, interactive=order.interactive, deadline=now + expected
                 )
-                await stack.enter_async_context(admitted)
+                follow = await stack.enter_async_context(admitted)
                 ticket = self._dispatcher.submit(
                     request,
                     model=model,
                     caller=caller(),
                     interactive=order.interactive,
-                    deadline=deadline,
+                    deadline=now + longest,
                     output=order.output,
                     previews=order.previews,
                 )
             except SynthesisError as error:
                 self._observer.request_rejected(request, order.model, error)
                 raise
+            follow(ticket)
             stack.callback(ticket.cancel)
             yield ticket
 

@@ -29,7 +29,9 @@ from .group import Plan
 from .jobs import Job, Queued, request_bytes
 from .lines import Candidate, Status
 from .policy import Policy
+from .queue import Kind, Speed
 from .seams import Observer
+from .speeds import speed_of
 from .tickets import Ticket
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,10 @@ class Dispatcher:
     def wait_of(self, caller: str = "", *, interactive: bool = False) -> float:
         """Seconds until a request of this caller would begin if it came now, as far as can be told."""
         return self._forecast.wait(self._tickets, self._backend.workers(), (interactive, caller))
+
+    def speed_of(self, kind: Kind) -> Speed | None:
+        """At which jobs of a kind are computed; None where nothing is known."""
+        return speed_of(kind, self._backend.workers(), self._batcher.times, self._batcher.policy)
 
     def backlog(self) -> float:
         """Seconds until all that is there would be done, as far as can be told."""

@@ -8,6 +8,7 @@ SynthesisError
 ├── Overloaded               no room for more work now; come back later
 │   └── QuotaExceeded        none for this caller's
 ├── DeadlineExceeded         the caller's deadline came first; says what the job waited for
+│   └── SessionIdle          nothing was asked of a session for too long
 ├── JobLost                  workers stopped or failed at it too often, each time computing it alone
 ├── NoWorker                 no worker can answer now
 ├── ShuttingDown             the gateway takes no more jobs, or had no more time for this one
@@ -30,10 +31,6 @@ class Unsuitable(SynthesisError):
     """The classifier cannot do this task, whatever the other parameters."""
 
 
-class Unauthenticated(SynthesisError):
-    """The key is missing, wrong or expired."""
-
-
 class Overloaded(SynthesisError):
     """The gateway has as much work as it accepts."""
 
@@ -48,6 +45,10 @@ class QuotaExceeded(Overloaded):
 
 class DeadlineExceeded(SynthesisError):
     """There was no result in time."""
+
+
+class SessionIdle(DeadlineExceeded):
+    """Nothing was asked of a session of edits for too long."""
 
 
 class JobLost(SynthesisError):

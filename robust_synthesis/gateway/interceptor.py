@@ -100,6 +100,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             overdue = (context.time_remaining() or 1) <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if overdue else grpc.StatusCode.CANCELLED
             raise
+        except grpc.aio.InternalError as error:  # a write failed, which it does where the caller is gone
+            code = grpc.StatusCode.CANCELLED
+            raise asyncio.CancelledError from error
         except grpc.aio.AbortError:
             code = grpc.StatusCode.UNKNOWN
             raise

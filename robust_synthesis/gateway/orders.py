@@ -30,6 +30,15 @@ class Order:
         if len(self.request_id) > MAX_REQUEST_ID or not all(" " <= letter <= "~" for letter in self.request_id):
             raise InvalidInput("request_id", f"give up to {MAX_REQUEST_ID} printable ASCII characters.")
 
+    def fingerprint(self) -> bytes:
+        """Of all that is asked for, but for its name. Takes a moment where there are pictures."""
+        request = self.request
+        rest = (request.spec, request.box, request.size, request.fit, request.paste_back, self.model, self.output)
+        digest = hashlib.sha256(repr((rest, self.previews, self.interactive)).encode())
+        for file in (request.image, request.mask):
+            digest.update(hashlib.sha256(file).digest() if isinstance(file, bytes) else b"-")
+        return digest.digest()
+
     @property
     def derived_seed(self) -> int | None:
         """What a request without a seed gets, so that a repeat at another gateway computes the same picture."""

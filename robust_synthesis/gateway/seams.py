@@ -8,9 +8,9 @@ Methods of an observer are called on the event loop and must return at once; wha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import SynthesisError
 from ..model_folder import Card
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .group import Plan
     from .tickets import Ticket
 
+Follow: TypeAlias = "Callable[[Ticket], None]"
+
 
 class Admission:
     """Lets everything in."""
@@ -30,20 +32,20 @@ class Admission:
         """The queue that it guards, once, before the first request."""
 
     def admit(
-        self, caller: str, request: Request, card: Card | None, *, interactive: bool, deadline: float
-    ) -> AbstractAsyncContextManager[None]:
-        """Entered before a request is submitted, and left when it has ended, however.
+        self, caller: str, request: Request, card: Card | None, *, model: str, interactive: bool, deadline: float
+    ) -> AbstractAsyncContextManager[Follow]:
+        """Entered before a request is submitted, and left when it has ended, however; what it gives is told the ticket.
 
         `card` is None while no worker with the model is known; `deadline` is on the dispatcher's clock. Entering raises
         Overloaded, QuotaExceeded or DeadlineExceeded for what is not let in.
         """
-        del caller, request, card, interactive, deadline
+        del caller, request, card, model, interactive, deadline
         return _anyone()
 
 
 @contextlib.asynccontextmanager
-async def _anyone() -> AsyncIterator[None]:
-    yield
+async def _anyone() -> AsyncIterator[Follow]:
+    yield lambda _: None
 
 
 class Observer:

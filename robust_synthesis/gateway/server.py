@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ..channel import PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL
 from ..errors import InvalidInput
+from ..security import bind
 from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
 from . import model_servicer, servicer
 from .backends.base import Backend
@@ -23,16 +24,20 @@ from .batcher import DEFAULT
 from .catalogues import Catalogues
 from .desk import DEADLINE, Desk
 from .dispatcher import Dispatcher
+from .edit import SessionLimits
 from .interceptor import Calls
 from .limits import Limits
 from .models import Models
 from .policy import Policy
 from .seams import Admission, Observer
+from .sessions import Sessions
 
 log = logging.getLogger(__name__)
 SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Newer clients ask for it; its messages are those of v1alpha."""
+METADATA_BYTES = 16 * 2**10
+"""Of a call; more is refused before anything reads it, surely where it is twice as much."""
 _LAST_WORDS = 5.0
 """Seconds for calls to end after their jobs have."""
 _FLUSH = 0.5
@@ -47,6 +52,7 @@ class Options:
     default_model: str = ""
     """Of requests without one; empty is the only classifier, or the only robust one."""
     limits: Limits = field(default_factory=Limits)
+    sessions: SessionLimits = field(default_factory=SessionLimits)
     deadline: float = DEADLINE
     """Of calls that have none."""
     grace: float = 60.0
@@ -74,7 +80,10 @@ class Options:
             ("grpc.so_reuseport", 0),  # else a second gateway on the port would start, and share it
             ("grpc.max_receive_message_length", self.limits.message_bytes),
             ("grpc.max_send_message_length", -1),  # results are as large as what was asked for
+            ("grpc.max_metadata_size", METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
             ("grpc.max_concurrent_streams", self.streams),
+            ("grpc.http2.bdp_probe", 0),  # else megabytes that nobody has read yet wait for each of a thousand streams
             ("grpc.keepalive_time_ms", int(1000 * SERVER_PING_INTERVAL)),  # finds clients that have gone without a word
             ("grpc.keepalive_timeout_ms", int(1000 * PING_TIMEOUT)),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -109,6 +118,7 @@ class Gateway:
             observer=observer,
             deadline_seconds=self.options.deadline,
         )
+        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions)
         self.port = 0
         self._backend = backend
         self._credentials = credentials
@@ -136,6 +146,7 @@ class Gateway:
         """Health says so first, new calls are refused, and accepted requests have `grace` seconds to end; then all is closed."""
         await self._health.enter_graceful_shutdown()
         self._calls.draining = True
+        self.sessions.drain()
         if self.dispatcher.requests:
             log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
@@ -174,20 +185,13 @@ class Gateway:
 
     def _listening(self) -> grpc.aio.Server:
         server = grpc.aio.server(interceptors=self._interceptors, options=self.options.channel_options())
-        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(servicer.SynthesisServicer(self.desk), server)
+        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(
+            servicer.SynthesisServicer(self.desk, self.sessions), server
+        )
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _reflect(server)
-        listen, credentials = self.options.listen, self._credentials
-        try:
-            if credentials is None:
-                self.port = server.add_insecure_port(listen)
-            else:
-                self.port = server.add_secure_port(listen, credentials)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise InvalidInput("listen", f"cannot listen on {listen}; is the port taken, or the host not ours?")
+        self.port = bind(server, self.options.listen, self._credentials)
         return server
 
 

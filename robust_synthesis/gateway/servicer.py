@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import grpc
 from ..v1 import synthesis_pb2, synthesis_pb2_grpc
 from . import calls, convert
 from .desk import Desk
+from .idempotency import Done
 from .jobs import Queued
 from .previews import preview
+from .sessions import Sessions
 from .tickets import Ticket
 
 if TYPE_CHECKING:
@@ -24,8 +27,9 @@ Event = synthesis_pb2.StreamSynthesisResponse
 class SynthesisServicer(synthesis_pb2_grpc.SynthesisServiceServicer):
     """Raises what is wrong with a request; the interceptor makes statuses of it."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, sessions: Sessions) -> None:
         self._desk = desk
+        self._sessions = sessions
 
     async def Generate(  # noqa: N802
         self, request: synthesis_pb2.GenerateRequest, context: Context
@@ -76,9 +80,10 @@ class SynthesisServicer(synthesis_pb2_grpc.SynthesisServiceServicer):
     async def Edit(  # noqa: N802
         self, requests: AsyncIterator[synthesis_pb2.EditRequest], context: Context
     ) -> AsyncIterator[synthesis_pb2.EditResponse]:
-        del requests
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this gateway has no sessions of edits.")
-        yield synthesis_pb2.EditResponse()
+        del context  # a session ends when the call does
+        async with contextlib.aclosing(self._sessions.serve(requests)) as responses:
+            async for response in responses:
+                yield response
 
     async def _result(self, request: convert.UnaryRequest, context: Context) -> synthesis_pb2.SynthesisResult:
         with convert.naming(request):
@@ -88,7 +93,7 @@ class SynthesisServicer(synthesis_pb2_grpc.SynthesisServiceServicer):
         return convert.result(outcome, order.request, order.output, calls.current().id)
 
 
-async def _events(ticket: Ticket) -> AsyncIterator[synthesis_pb2.StreamSynthesisResponse]:
+async def _events(ticket: Ticket | Done) -> AsyncIterator[synthesis_pb2.StreamSynthesisResponse]:
     async for news in ticket.news():
         if isinstance(news, Queued):
             yield Event(queued=convert.queued(news))

@@ -13,7 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from ..channel import DOMAIN, PUSHBACK
-from ..errors import InvalidInput, NotFound
+from ..errors import InvalidInput, NotFound, Unauthenticated
 from .errors import (
     Cancelled,
     DeadlineExceeded,
@@ -21,8 +21,8 @@ from .errors import (
     NoWorker,
     Overloaded,
     QuotaExceeded,
+    SessionIdle,
     ShuttingDown,
-    Unauthenticated,
     Unsuitable,
 )
 
@@ -60,6 +60,7 @@ TABLE = (
     Row(QuotaExceeded, code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", _retry),
     Row(Overloaded, code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED", _retry),
     Row(Unauthenticated, code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    Row(SessionIdle, code_pb2.DEADLINE_EXCEEDED, "SESSION_IDLE"),
     Row(DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     Row(ShuttingDown, code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
     Row(NoWorker, code_pb2.UNAVAILABLE, "NO_WORKER"),

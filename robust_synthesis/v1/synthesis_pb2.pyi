@@ -523,7 +523,7 @@ class EditRequest(_message.Message):
 
     @_builtins.property
     def undo(self) -> Global___UndoEdit:
-        """Go back to the picture before the last edit; what is under way is dropped."""
+        """Take back the newest edit, whether it waits, runs or is done."""
 
     @_builtins.property
     def cancel(self) -> Global___CancelEdit:
@@ -561,7 +561,7 @@ class EditResponse(_message.Message):
 
     @_builtins.property
     def frame(self) -> Global___EditFrame:
-        """An edit waits, or runs."""
+        """An edit runs. Frames that are not read in time are replaced by newer ones."""
 
     @_builtins.property
     def result(self) -> Global___EditResult:
@@ -659,7 +659,9 @@ Global___ApplyEdit: _TypeAlias = ApplyEdit  # noqa: Y015
 
 @_typing.final
 class UndoEdit(_message.Message):
-    """Go back to the picture before the last edit."""
+    """Take back the newest edit: drop the one that waits, or else the one that runs, or else go back to the picture before the last one.
+    So it does the same whether or not the edit that the caller sees has just ended.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

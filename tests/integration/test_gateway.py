@@ -20,14 +20,14 @@ from PIL import Image
 
 from robust_synthesis import imaging
 from robust_synthesis.bundle import Reply
-from robust_synthesis.errors import SynthesisError
+from robust_synthesis.errors import SynthesisError, Unauthenticated
 from robust_synthesis.gateway import calls
 from robust_synthesis.gateway.backends.base import Backend, ModelInfo
-from robust_synthesis.gateway.errors import Overloaded, Unauthenticated
+from robust_synthesis.gateway.errors import Overloaded
 from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.limits import Limits
 from robust_synthesis.gateway.running import embedded, running
-from robust_synthesis.gateway.seams import Admission, Observer
+from robust_synthesis.gateway.seams import Admission, Follow, Observer
 from robust_synthesis.gateway.server import REFLECTION_V1, SERVICES, Gateway, Options
 from robust_synthesis.gateway.testing import FakeBackend, FakeWorker, fake_model
 from robust_synthesis.messages import chosen
@@ -592,20 +592,22 @@ class Turnstile(Admission):
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, int, bool]] = []
+        self.followed: list[str] = []
         self.inside = 0
 
     @contextlib.asynccontextmanager
     async def admit(
-        self, caller: str, request: Request, card: Card | None, *, interactive: bool, deadline: float
-    ) -> AsyncIterator[None]:
+        self, caller: str, request: Request, card: Card | None, *, model: str, interactive: bool, deadline: float
+    ) -> AsyncIterator[Follow]:
         assert card is not None
+        assert model == "tiny"
         assert deadline > 0
         self.seen.append((caller, request.spec.task, card.size, interactive))
         if self.inside:
             raise Overloaded("queue: is full; come back later.", retry_after_seconds=1.5)
         self.inside += 1
         try:
-            yield
+            yield lambda ticket: self.followed.append(ticket.caller)
         finally:
             self.inside -= 1
 
@@ -635,7 +637,7 @@ def test_the_admission_hears_who_calls_and_says_when_to_come_back(models: Path) 
             metadata = (("name", "alice"),)
             first = client.synthesis.Generate(ask("Generate", spec=long()), metadata=metadata)
             await asyncio.wait_for(counter.running.wait(), 20)
-            assert [ticket.caller for ticket in gateway.dispatcher.requests] == ["alice"]
+            assert [ticket.caller for ticket in gateway.dispatcher.requests] == turnstile.followed == ["alice"]
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.models.Classify(model_pb2.ClassifyRequest(image=PHOTO), metadata=metadata)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

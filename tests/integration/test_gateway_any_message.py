@@ -37,6 +37,7 @@ ANY = settings(
 ANYTHING: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_UINT32: st.sampled_from((0, 1, 2, 3, 8, 16, 17, 32, 33, 2**31, 2**32 - 1))
     | st.integers(0, 2**32 - 1),
+    FieldDescriptor.TYPE_UINT64: st.integers(0, 2**64 - 1),
     FieldDescriptor.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
     FieldDescriptor.TYPE_DOUBLE: st.sampled_from((0.0, 0.5, 4.0, -1.0, 1e-300, 1e300, math.inf, -math.inf, math.nan))
     | st.floats(),
@@ -71,7 +72,7 @@ USUAL: dict[str, st.SearchStrategy[Any]] = {
 """Sent mostly, else nearly nothing would get past the first field."""
 
 
-NEEDED = ("spec", "task", "target", "image", "region", "mask", "box", "width", "height", *TASKS.values())
+NEEDED = ("spec", "task", "target", "image", "region", "mask", "box", "width", "height", "apply", *TASKS.values())
 
 
 @st.composite
@@ -142,6 +143,40 @@ def test_any_unary_request_is_answered(channel: grpc.Channel, method: str, data:
 def test_any_stream_request_is_answered(channel: grpc.Channel, request: Any) -> None:
     stub = synthesis_pb2_grpc.SynthesisServiceStub(channel)
     assert code(lambda: stub.StreamSynthesis(request, timeout=30)) in ANSWERS
+
+
+@st.composite
+def actions(draw: st.DrawFn) -> list[synthesis_pb2.EditRequest]:
+    """Of a session, mostly with what edits take from the session left out."""
+    drawn = messages(synthesis_pb2.EditRequest.DESCRIPTOR)
+    found: list[synthesis_pb2.EditRequest] = [draw(drawn) for _ in range(draw(st.integers(1, 8)))]
+    for request in found:
+        name = request.apply.task.WhichOneof("task") if request.HasField("apply") else None
+        if name is not None and draw(st.integers(0, 9)) > 0:
+            for field in ("image", "placement", "size"):
+                task: Any = getattr(request.apply.task, name)
+                if field in task.DESCRIPTOR.fields_by_name:
+                    task.ClearField(field)
+    opening = synthesis_pb2.EditRequest(open=synthesis_pb2.OpenPicture(image=PHOTO))
+    return [opening, *found] if draw(st.integers(0, 9)) > 0 else found
+
+
+@ANY
+@given(requests=actions())
+def test_any_session_of_edits_is_answered(channel: grpc.Channel, requests: list[synthesis_pb2.EditRequest]) -> None:
+    stub: Any = synthesis_pb2_grpc.SynthesisServiceStub(channel)
+    answers = list(stub.Edit(iter(requests), timeout=30))
+    ends = [getattr(answer, answer.WhichOneof("event")) for answer in answers if not answer.HasField("frame")]
+    edits = sorted(end.edit_id for end in ends if getattr(end, "edit_id", 0))
+    assert edits == sorted(request.apply.edit_id for request in requests if request.apply.edit_id)
+    for answer in answers:
+        found = grpc_code(answer.failure.code) if answer.HasField("failure") else str(answer.WhichOneof("event"))
+        event(found)
+        assert found in {*ANSWERS, "CANCELLED", "current", "frame", "result"}
+
+
+def grpc_code(number: int) -> str:
+    return next(code.name for code in grpc.StatusCode if code.value[0] == number)
 
 
 @ANY

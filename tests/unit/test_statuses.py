@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from robust_synthesis.errors import DataError, InvalidInput, ModelError, NotFound
+from robust_synthesis.errors import DataError, InvalidInput, ModelError, NotFound, Unauthenticated
 from robust_synthesis.gateway.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -17,7 +17,6 @@ from robust_synthesis.gateway.errors import (
     Overloaded,
     QuotaExceeded,
     ShuttingDown,
-    Unauthenticated,
     Unsuitable,
 )
 from robust_synthesis.gateway.statuses import (
