@@ -5,7 +5,8 @@ SynthesisError
 ├── NotFound          an unknown model, class or unit; lists near names
 ├── Unauthenticated   the caller has not shown who it is
 ├── ModelError        a model folder that is missing, damaged or unsafe
-└── DataError         a data set that cannot be read
+├── DataError         a data set that cannot be read
+└── ServerError       (client/errors.py has its kinds) a server that cannot be reached, or does not do what it is asked
 """
 
 from __future__ import annotations
@@ -67,3 +68,16 @@ class ModelError(SynthesisError):
 
 class DataError(SynthesisError):
     """A data set that cannot be read."""
+
+
+class ServerError(SynthesisError):
+    """A server that cannot be reached, is too busy, or has failed. The same request may work at another time."""
+
+    def __init__(self, message: str, *, code: str = "UNKNOWN", reason: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the gRPC status."""
+        self.reason = reason
+        """Of google.rpc.ErrorInfo; empty where the server did not get to say one."""
+        self.request_id = request_id
+        """What the server's log calls the call; empty where it does not know of it."""

@@ -18,7 +18,7 @@ from .errors import InvalidInput
 from .imaging import box_numbers
 from .requests import Box, Request
 from .specs import SPECS, Spec
-from .v1 import task_pb2
+from .v1 import model_pb2, task_pb2
 
 SpecMessage = (
     task_pb2.GenerateSpec
@@ -85,7 +85,7 @@ def read_placement(placement: task_pb2.Placement) -> dict[str, Any]:
     """`size`, `fit` and `paste_back` of a request. Raises InvalidInput for a `fit` that there is not."""
     return {
         "size": _optional(placement, "size"),
-        "fit": _name(placement, "fit") or "crop",
+        "fit": read_fit(placement),
         "paste_back": placement.paste_back,
     }
 
@@ -151,7 +151,7 @@ def write_task(
     message.image = image
     if size is not None:
         message.placement.size = size
-    _set(message.placement, "fit", fit)
+    write_fit(message.placement, fit)
     message.placement.paste_back = paste_back
     if isinstance(message, (task_pb2.InpaintSpec, task_pb2.PaintFeaturesSpec)):
         if mask:
@@ -166,6 +166,15 @@ def write_output(output: Output) -> task_pb2.Output:
     message = task_pb2.Output(quality=output.quality)
     _set(message, "format", output.format)
     return message
+
+
+def read_fit(message: task_pb2.Placement | model_pb2.ClassifyRequest) -> str:
+    """Raises InvalidInput for `fit`."""
+    return _name(message, "fit") or "crop"
+
+
+def write_fit(message: task_pb2.Placement | model_pb2.ClassifyRequest, fit: str) -> None:
+    _set(message, "fit", fit)
 
 
 def image_format(output: Output) -> task_pb2.ImageFormat.ValueType:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from ..errors import InvalidInput
+from ..messages import read_fit
 from ..requests import Request
 from ..specs import Classify
 from ..v1 import model_pb2
@@ -21,7 +22,7 @@ def classification(message: model_pb2.ClassifyRequest) -> Order:
     """Raises InvalidInput."""
     if message.HasField("top") and message.top < 1:
         raise InvalidInput("top", "is 0; give a whole number from 1.")
-    return Order(Request(spec=Classify(), image=message.image or None), message.model)
+    return Order(Request(spec=Classify(), image=message.image or None, fit=read_fit(message)), message.model)
 
 
 def classes(outcome: Outcome, message: model_pb2.ClassifyRequest) -> model_pb2.ClassifyResponse:

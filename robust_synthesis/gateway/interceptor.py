@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from ..channel import REQUEST_ID
 from ..errors import InvalidInput
 from .calls import Call, begin
 from .errors import ShuttingDown
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 log = logging.getLogger(__name__)
-REQUEST_ID = "request-id"
 INFRASTRUCTURE = "/grpc."
 """Methods of gRPC itself, health and reflection, are left as they are."""
 

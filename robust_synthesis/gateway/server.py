@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from ..channel import PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL
 from ..errors import InvalidInput
 from ..security import bind
 from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
@@ -83,10 +84,10 @@ class Options:
             ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
             ("grpc.max_concurrent_streams", self.streams),
             ("grpc.http2.bdp_probe", 0),  # else megabytes that nobody has read yet wait for each of a thousand streams
-            ("grpc.keepalive_time_ms", 30_000),  # finds clients that have gone without a word
-            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_time_ms", int(1000 * SERVER_PING_INTERVAL)),  # finds clients that have gone without a word
+            ("grpc.keepalive_timeout_ms", int(1000 * PING_TIMEOUT)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", int(1000 * SHORTEST_PING_INTERVAL)),
             ("grpc.max_connection_age_ms", int(1000 * self.connection_age)),
             ("grpc.max_connection_age_grace_ms", int(1000 * self.connection_grace)),
         ]

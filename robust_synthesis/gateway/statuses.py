@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from ..channel import DOMAIN, PUSHBACK
 from ..errors import InvalidInput, NotFound, Unauthenticated
 from .errors import (
     Cancelled,
@@ -25,9 +26,6 @@ from .errors import (
     Unsuitable,
 )
 
-DOMAIN = "robust-synthesis"
-PUSHBACK = "grpc-retry-pushback-ms"
-"""Trailing metadata that gRPC's own retries obey."""
 INTERNAL_MESSAGE = "the gateway has failed at this request; its log has the reason under the request id."
 MAX_MESSAGE = 4000
 """Characters; headers, which carry it, are limited by every peer."""
