@@ -4,6 +4,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= out/demo
+# Who computes the demo: torchserve, or embedded where there is no room for it
+BACKEND ?= torchserve
 DATA ?= data
 # Where torch comes from; for one without CUDA: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -42,7 +44,7 @@ $(VENV)/.dev: pyproject.toml benchmarks/requirements.txt $(VENV)/.torch
 	touch $@ $(VENV)/.demo
 
 demo: setup
-	$(BIN)/robust-synthesis demo --out $(OUT)
+	$(BIN)/robust-synthesis demo --out $(OUT) --backend $(BACKEND)
 
 archives: setup
 	$(BIN)/robust-synthesis archive

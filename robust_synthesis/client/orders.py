@@ -112,14 +112,15 @@ class Order:
         )
         return Call(SYNTHESIS, method, message, lambda response: self.result(response.result))
 
-    def streaming(self, *, previews: bool) -> Call[Event]:
-        """With progress; there is an answer for every response."""
+    def streaming(self, *, previews: bool, frames: int = 0) -> Call[Event]:
+        """With progress, at least so many times; there is an answer for every response."""
         message = synthesis_pb2.StreamSynthesisRequest(
             model=self.model,
             request_id=self.request_id,
             task=write_request(self.request),
             output=write_output(self.output),
             previews=previews,
+            frames=frames,
         )
         return Call(SYNTHESIS, "StreamSynthesis", message, self._event)
 

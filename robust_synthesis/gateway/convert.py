@@ -44,12 +44,14 @@ TaskRequest = UnaryRequest | synthesis_pb2.StreamSynthesisRequest
 
 def order(message: TaskRequest) -> Order:
     """Raises InvalidInput naming the field of `Request`; `naming` turns it into the message's path."""
+    streamed = message if isinstance(message, synthesis_pb2.StreamSynthesisRequest) else None
     return Order(
         read_request(_spec(message)[1]),
         message.model,
         message.request_id,
         read_output(message.output),
-        isinstance(message, synthesis_pb2.StreamSynthesisRequest) and message.previews,
+        previews=streamed is not None and streamed.previews,
+        frames=0 if streamed is None else streamed.frames,
     )
 
 

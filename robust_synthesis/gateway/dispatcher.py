@@ -124,8 +124,10 @@ class Dispatcher:
         deadline: float | None = None,
         output: Output = PNG,
         previews: bool = False,
+        frames: int = 0,
     ) -> Ticket:
-        """Start a request: a job for each of its pictures. `deadline` is on the dispatcher's clock.
+        """Start a request: a job for each of its pictures. `deadline` is on the dispatcher's clock. `frames` are reports of
+        progress that there are at least.
 
         Raises NotFound for a model that no worker has, InvalidInput for pictures that are not bytes, ShuttingDown, and
         DeadlineExceeded where it has passed already.
@@ -139,7 +141,8 @@ class Dispatcher:
         siblings: list[Candidate] = []
         for index in range(request.spec.pictures):
             upload = request_bytes(request)
-            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings))
+            candidate = Candidate(model, request.spec, caller, interactive, request.size, upload, siblings, frames)
+            siblings.append(candidate)
             jobs.append(Job(request, index, output, siblings[-1]))
         ticket = Ticket(
             jobs,

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..bundle import MAX_JOBS
+from ..bundle import MAX_EVALUATIONS, MAX_JOBS
 from ..defaults import resolve
 from ..model_folder import Card
 from ..specs import Spec
@@ -37,6 +37,8 @@ class Candidate:
     """Bytes that it adds to a bundle."""
     siblings: list[Candidate] = field(default_factory=list)
     """All jobs of its request, itself too: they are computed by one version."""
+    frames: int = 0
+    """Bundles that it wants to be cut into at least, for reports of its progress."""
 
     version: str | None = None
     """Of the classifier, once it has one."""
@@ -73,8 +75,15 @@ class Candidate:
 
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""
-        if self.remaining or not self.spec.descends:
-            return self.remaining or 1
+        return self.remaining or self._all(card)
+
+    def evaluations_at_once(self, card: Card) -> int:
+        """In a bundle, at most."""
+        return max(1, (self._all(card) - 1) // self.frames) if self.frames else MAX_EVALUATIONS
+
+    def _all(self, card: Card) -> int:
+        if not self.spec.descends:
+            return 1
         if self._resolved is None or self._resolved[0] is not card:
             self._resolved = card, int(resolve(self.spec, card, self.side(card))["steps"]) + 1
         return self._resolved[1]

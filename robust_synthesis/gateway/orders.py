@@ -11,11 +11,15 @@ from ..requests import Request
 from ..specs import MAX_SEED
 
 MAX_REQUEST_ID = 128
+MAX_FRAMES = 1000
 
 
 @dataclass(frozen=True)
 class Order:
-    """A request, for which classifier, and how its result is delivered. Raises InvalidInput for a `request_id` that is none."""
+    """A request, for which classifier, and how its result is delivered.
+
+    Raises InvalidInput for a `request_id` that is none, or too many frames.
+    """
 
     request: Request
     model: str = ""
@@ -24,17 +28,21 @@ class Order:
     """The caller's own name for it."""
     output: Output = field(default_factory=Output)
     previews: bool = False
+    frames: int = 0
+    """Progress reports at least, at even distances of steps."""
     interactive: bool = False
 
     def __post_init__(self) -> None:
         if len(self.request_id) > MAX_REQUEST_ID or not all(" " <= letter <= "~" for letter in self.request_id):
             raise InvalidInput("request_id", f"give up to {MAX_REQUEST_ID} printable ASCII characters.")
+        if not 0 <= self.frames <= MAX_FRAMES:
+            raise InvalidInput("frames", f"is {self.frames}; give a whole number from 0 to {MAX_FRAMES}.")
 
     def fingerprint(self) -> bytes:
         """Of all that is asked for, but for its name. Takes a moment where there are pictures."""
         request = self.request
         rest = (request.spec, request.box, request.size, request.fit, request.paste_back, self.model, self.output)
-        digest = hashlib.sha256(repr((rest, self.previews, self.interactive)).encode())
+        digest = hashlib.sha256(repr((rest, self.previews, self.frames, self.interactive)).encode())
         for file in (request.image, request.mask):
             digest.update(hashlib.sha256(file).digest() if isinstance(file, bytes) else b"-")
         return digest.digest()
