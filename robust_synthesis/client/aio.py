@@ -71,7 +71,7 @@ class AsyncClient(Front[Awaitable[Result]]):
         if not frames and on_progress is None:
             return await self._call(order.unary, timeout)
         way = Way(order, frames, on_progress)
-        async for event in self._events(order.streaming(previews=bool(frames)), timeout):
+        async for event in self._events(order.streaming(previews=bool(frames), frames=frames), timeout):
             way.take(event)
         return way.result
 
@@ -153,12 +153,13 @@ class AsyncStream(TaskMethods["AsyncEvents"]):
         mask: ImageSource | None = None,
         *,
         previews: bool = False,
+        frames: int = 0,
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> AsyncEvents:
-        """Run any spec. `previews` asks for the unfinished picture with every progress."""
+        """Run any spec. `previews` asks for the unfinished picture with every progress, `frames` for at least so many of them."""
         order = self._client._order(spec, image, mask, options)
-        return self._client._events(order.streaming(previews=previews), timeout)
+        return self._client._events(order.streaming(previews=previews, frames=frames), timeout)
 
 
 class AsyncEvents(AsyncIterator[Event]):

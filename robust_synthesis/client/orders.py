@@ -112,7 +112,7 @@ class Order:
         )
         return Call(SYNTHESIS, method, message, lambda response: self.result(response.result))
 
-    def streaming(self, *, previews: bool) -> Call[Event]:
+    def streaming(self, *, previews: bool, frames: int = 0) -> Call[Event]:
         """With progress; there is an answer for every response."""
         message = synthesis_pb2.StreamSynthesisRequest(
             model=self.model,
@@ -120,6 +120,7 @@ class Order:
             task=write_request(self.request),
             output=write_output(self.output),
             previews=previews,
+            frames=_frames(frames),
         )
         return Call(SYNTHESIS, "StreamSynthesis", message, self._event)
 
@@ -227,6 +228,12 @@ def units(model: str, named_only: bool, examples: bool, page: str = "") -> Call[
         message,
         lambda response: ([results.unit(each) for each in response.units], response.next_page_token),
     )
+
+
+def _frames(frames: object) -> int:
+    if not isinstance(frames, int) or isinstance(frames, bool) or not 0 <= frames < 2**32:
+        raise InvalidInput("frames", f"is {frames!r}; give a whole number from 0.")
+    return frames
 
 
 def numbered(spec: Spec) -> Spec:

@@ -36,9 +36,8 @@ class Client(Front[Result]):
         format, quality  of the pictures' files, as `result.pictures[0].file` has them: png, jpeg or webp; 1 to 100
         request_id       a repeat with the same one gets the same result; default: a new one for every call
 
-    `frames` has fewer pictures of the way there than asked for where the server reports progress less often, and not the
-    start. Calls that fail because the server is away, or has no room, are tried again a few times, when it says so.
-    Raises InvalidInput and NotFound, which name the field, and what `client.errors` has.
+    `frames` are without the start. Calls that fail because the server is away, or has no room, are tried again a few times,
+    when it says so. Raises InvalidInput and NotFound, which name the field, and what `client.errors` has.
     """
 
     def _open(self) -> grpc.Channel:
@@ -79,7 +78,7 @@ class Client(Front[Result]):
         if not frames and on_progress is None:
             return self._call(order.unary, timeout)
         way = Way(order, frames, on_progress)
-        with self._events(order.streaming(previews=bool(frames)), timeout) as events:
+        with self._events(order.streaming(previews=bool(frames), frames=frames), timeout) as events:
             for event in events:
                 way.take(event)
         return way.result
@@ -160,12 +159,13 @@ class Stream(TaskMethods["Events"]):
         mask: ImageSource | None = None,
         *,
         previews: bool = False,
+        frames: int = 0,
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> Events:
-        """Run any spec. `previews` asks for the unfinished picture with every progress."""
+        """Run any spec. `previews` asks for the unfinished picture with every progress, `frames` for at least so many of them."""
         order = self._client._order(spec, image, mask, options)
-        return self._client._events(order.streaming(previews=previews), timeout)
+        return self._client._events(order.streaming(previews=previews, frames=frames), timeout)
 
 
 class Events(Iterator[Event]):

@@ -44,13 +44,10 @@ TaskRequest = UnaryRequest | synthesis_pb2.StreamSynthesisRequest
 
 def order(message: TaskRequest) -> Order:
     """Raises InvalidInput naming the field of `Request`; `naming` turns it into the message's path."""
-    return Order(
-        read_request(_spec(message)[1]),
-        message.model,
-        message.request_id,
-        read_output(message.output),
-        isinstance(message, synthesis_pb2.StreamSynthesisRequest) and message.previews,
-    )
+    request, output = read_request(_spec(message)[1]), read_output(message.output)
+    if isinstance(message, synthesis_pb2.StreamSynthesisRequest):
+        return Order(request, message.model, message.request_id, output, message.previews, message.frames)
+    return Order(request, message.model, message.request_id, output)
 
 
 @contextlib.contextmanager

@@ -86,6 +86,7 @@ class Desk:
                     deadline=now + longest,
                     output=order.output,
                     previews=order.previews,
+                    frames=order.frames,
                 )
             except SynthesisError as error:
                 self._observer.request_rejected(request, order.model, error)

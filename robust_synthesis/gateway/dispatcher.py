@@ -124,6 +124,7 @@ class Dispatcher:
         deadline: float | None = None,
         output: Output = PNG,
         previews: bool = False,
+        frames: int = 0,
     ) -> Ticket:
         """Start a request: a job for each of its pictures. `deadline` is on the dispatcher's clock.
 
@@ -139,7 +140,7 @@ class Dispatcher:
         siblings: list[Candidate] = []
         for index in range(request.spec.pictures):
             upload = request_bytes(request)
-            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings))
+            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings, frames))
             jobs.append(Job(request, index, output, siblings[-1]))
         ticket = Ticket(
             jobs,

@@ -24,6 +24,8 @@ class Order:
     """The caller's own name for it."""
     output: Output = field(default_factory=Output)
     previews: bool = False
+    frames: int = 0
+    """How many reports of progress at least; 0 leaves it to the batcher."""
     interactive: bool = False
 
     def __post_init__(self) -> None:
@@ -34,7 +36,7 @@ class Order:
         """Of all that is asked for, but for its name. Takes a moment where there are pictures."""
         request = self.request
         rest = (request.spec, request.box, request.size, request.fit, request.paste_back, self.model, self.output)
-        digest = hashlib.sha256(repr((rest, self.previews, self.interactive)).encode())
+        digest = hashlib.sha256(repr((rest, self.previews, self.frames, self.interactive)).encode())
         for file in (request.image, request.mask):
             digest.update(hashlib.sha256(file).digest() if isinstance(file, bytes) else b"-")
         return digest.digest()

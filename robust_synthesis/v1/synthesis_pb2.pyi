@@ -438,12 +438,17 @@ class StreamSynthesisRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     PREVIEWS_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """As GenerateRequest.model."""
     request_id: _builtins.str
     """As GenerateRequest.request_id."""
     previews: _builtins.bool
     """Send the unfinished picture, too, with every progress: a small JPEG."""
+    frames: _builtins.int
+    """How many times to report the progress of each picture at least, evenly over its steps; costs time. Default: after every bundle
+    of as many steps as suits the workers.
+    """
     @_builtins.property
     def task(self) -> _task_pb2.TaskSpec:
         """What to make."""
@@ -460,10 +465,11 @@ class StreamSynthesisRequest(_message.Message):
         task: _task_pb2.TaskSpec | None = ...,
         output: _task_pb2.Output | None = ...,
         previews: _builtins.bool = ...,
+        frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "output", b"output", "previews", b"previews", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "model", b"model", "output", b"output", "previews", b"previews", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
