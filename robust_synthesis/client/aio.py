@@ -157,7 +157,7 @@ class AsyncStream(TaskMethods["AsyncEvents"]):
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> AsyncEvents:
-        """Run any spec. `previews` asks for the unfinished picture with all progress, `frames` for so much of it at least."""
+        """Run any spec. `previews` asks for the unfinished picture with every progress, `frames` for at least so many of them."""
         order = self._client._order(spec, image, mask, options)
         return self._client._events(order.streaming(previews=previews, frames=frames), timeout)
 

@@ -113,14 +113,14 @@ class Order:
         return Call(SYNTHESIS, method, message, lambda response: self.result(response.result))
 
     def streaming(self, *, previews: bool, frames: int = 0) -> Call[Event]:
-        """With progress, at least so many times; there is an answer for every response."""
+        """With progress; there is an answer for every response."""
         message = synthesis_pb2.StreamSynthesisRequest(
             model=self.model,
             request_id=self.request_id,
             task=write_request(self.request),
             output=write_output(self.output),
             previews=previews,
-            frames=frames,
+            frames=_frames(frames),
         )
         return Call(SYNTHESIS, "StreamSynthesis", message, self._event)
 
@@ -228,6 +228,12 @@ def units(model: str, named_only: bool, examples: bool, page: str = "") -> Call[
         message,
         lambda response: ([results.unit(each) for each in response.units], response.next_page_token),
     )
+
+
+def _frames(frames: object) -> int:
+    if not isinstance(frames, int) or isinstance(frames, bool) or not 0 <= frames < 2**32:
+        raise InvalidInput("frames", f"is {frames!r}; give a whole number from 0.")
+    return frames
 
 
 def numbered(spec: Spec) -> Spec:

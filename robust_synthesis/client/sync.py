@@ -36,9 +36,8 @@ class Client(Front[Result]):
         format, quality  of the pictures' files, as `result.pictures[0].file` has them: png, jpeg or webp; 1 to 100
         request_id       a repeat with the same one gets the same result; default: a new one for every call
 
-    `frames` are pictures of the way there, without the start. Calls that fail because the server is away, or has no room, are
-    tried again a few times, when it says so. Raises InvalidInput and NotFound, which name the field, and what
-    `client.errors` has.
+    `frames` are without the start. Calls that fail because the server is away, or has no room, are tried again a few times,
+    when it says so. Raises InvalidInput and NotFound, which name the field, and what `client.errors` has.
     """
 
     def _open(self) -> grpc.Channel:
@@ -164,7 +163,7 @@ class Stream(TaskMethods["Events"]):
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> Events:
-        """Run any spec. `previews` asks for the unfinished picture with all progress, `frames` for so much of it at least."""
+        """Run any spec. `previews` asks for the unfinished picture with every progress, `frames` for at least so many of them."""
         order = self._client._order(spec, image, mask, options)
         return self._client._events(order.streaming(previews=previews, frames=frames), timeout)
 

@@ -44,15 +44,10 @@ TaskRequest = UnaryRequest | synthesis_pb2.StreamSynthesisRequest
 
 def order(message: TaskRequest) -> Order:
     """Raises InvalidInput naming the field of `Request`; `naming` turns it into the message's path."""
-    streamed = message if isinstance(message, synthesis_pb2.StreamSynthesisRequest) else None
-    return Order(
-        read_request(_spec(message)[1]),
-        message.model,
-        message.request_id,
-        read_output(message.output),
-        previews=streamed is not None and streamed.previews,
-        frames=0 if streamed is None else streamed.frames,
-    )
+    request, output = read_request(_spec(message)[1]), read_output(message.output)
+    if isinstance(message, synthesis_pb2.StreamSynthesisRequest):
+        return Order(request, message.model, message.request_id, output, message.previews, message.frames)
+    return Order(request, message.model, message.request_id, output)
 
 
 @contextlib.contextmanager

@@ -141,8 +141,7 @@ class Dispatcher:
         siblings: list[Candidate] = []
         for index in range(request.spec.pictures):
             upload = request_bytes(request)
-            candidate = Candidate(model, request.spec, caller, interactive, request.size, upload, siblings, frames)
-            siblings.append(candidate)
+            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings, frames))
             jobs.append(Job(request, index, output, siblings[-1]))
         ticket = Ticket(
             jobs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from ..bundle import MAX_EVALUATIONS, MAX_JOBS
 from ..defaults import resolve
 from ..model_folder import Card
-from ..specs import Spec
+from ..specs import MAX_STEPS, Spec
 from .fairness import Who
 
 Kind = tuple[str, int | None]
@@ -38,7 +39,7 @@ class Candidate:
     siblings: list[Candidate] = field(default_factory=list)
     """All jobs of its request, itself too: they are computed by one version."""
     frames: int = 0
-    """Bundles that it wants to be cut into at least, for reports of its progress."""
+    """How many bundles it should take at least; 0 is any number."""
 
     version: str | None = None
     """Of the classifier, once it has one."""
@@ -72,6 +73,12 @@ class Candidate:
     def side(self, card: Card) -> int:
         """Image size that its cost is reckoned with; a worker refuses one that the card does not allow."""
         return card.size if self.size is None else min(max(self.size, card.min_size), card.max_size)
+
+    def stride(self, card: Card) -> int:
+        """The most steps that it may take in a bundle."""
+        if not self.frames or not self.spec.descends:
+            return MAX_STEPS
+        return math.ceil(int(resolve(self.spec, card, self.side(card))["steps"]) / self.frames)
 
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""

@@ -29,7 +29,7 @@ class Order:
     output: Output = field(default_factory=Output)
     previews: bool = False
     frames: int = 0
-    """Progress reports at least, at even distances of steps."""
+    """How many reports of progress at least; 0 leaves it to the batcher."""
     interactive: bool = False
 
     def __post_init__(self) -> None:

@@ -59,6 +59,12 @@ def serving(backend: Callable[[], Backend], options: Options | None = None, **pa
         gateway = await stack.enter_async_context(running(backend(), options, **parts))
         return stack, gateway.target
 
+    async def end(stack: contextlib.AsyncExitStack) -> None:
+        await stack.aclose()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        if rest:  # bundles that nobody waits for any more
+            await asyncio.wait(rest, timeout=10)
+
     def wait(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
@@ -67,7 +73,7 @@ def serving(backend: Callable[[], Backend], options: Options | None = None, **pa
         try:
             yield target
         finally:
-            wait(stack.aclose())
+            wait(end(stack))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

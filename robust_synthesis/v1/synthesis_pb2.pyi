@@ -446,8 +446,8 @@ class StreamSynthesisRequest(_message.Message):
     previews: _builtins.bool
     """Send the unfinished picture, too, with every progress: a small JPEG."""
     frames: _builtins.int
-    """Report progress at least so many times, at even distances of steps: for animations. 0 to 1,000; 0 is as it comes, which may be
-    once. Costs a round trip to the worker each.
+    """How many times to report the progress of each picture at least, evenly over its steps; costs time. Default: after every bundle
+    of as many steps as suits the workers.
     """
     @_builtins.property
     def task(self) -> _task_pb2.TaskSpec:
