@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..bundle import MAX_EVALUATIONS, MAX_JOBS
+from ..bundle import MAX_JOBS
 from ..defaults import resolve
 from ..model_folder import Card
 from ..specs import MAX_STEPS, Spec
@@ -78,15 +78,11 @@ class Candidate:
         """The most steps that it may take in a bundle."""
         if not self.frames or not self.spec.descends:
             return MAX_STEPS
-        return math.ceil(int(resolve(self.spec, card, self.side(card))["steps"]) / self.frames)
+        return math.ceil((self._all(card) - 1) / self.frames)
 
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""
         return self.remaining or self._all(card)
-
-    def evaluations_at_once(self, card: Card) -> int:
-        """In a bundle, at most."""
-        return max(1, (self._all(card) - 1) // self.frames) if self.frames else MAX_EVALUATIONS
 
     def _all(self, card: Card) -> int:
         if not self.spec.descends:

@@ -11,15 +11,11 @@ from ..requests import Request
 from ..specs import MAX_SEED
 
 MAX_REQUEST_ID = 128
-MAX_FRAMES = 1000
 
 
 @dataclass(frozen=True)
 class Order:
-    """A request, for which classifier, and how its result is delivered.
-
-    Raises InvalidInput for a `request_id` that is none, or too many frames.
-    """
+    """A request, for which classifier, and how its result is delivered. Raises InvalidInput for a `request_id` that is none."""
 
     request: Request
     model: str = ""
@@ -35,8 +31,6 @@ class Order:
     def __post_init__(self) -> None:
         if len(self.request_id) > MAX_REQUEST_ID or not all(" " <= letter <= "~" for letter in self.request_id):
             raise InvalidInput("request_id", f"give up to {MAX_REQUEST_ID} printable ASCII characters.")
-        if not 0 <= self.frames <= MAX_FRAMES:
-            raise InvalidInput("frames", f"is {self.frames}; give a whole number from 0 to {MAX_FRAMES}.")
 
     def fingerprint(self) -> bytes:
         """Of all that is asked for, but for its name. Takes a moment where there are pictures."""
