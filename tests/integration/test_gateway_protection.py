@@ -443,7 +443,7 @@ def test_huge_metadata_is_refused_and_the_connection_goes_on() -> None:
             caller = await here.caller()
             for size in (40_000, 1_000_000):
                 call = caller.stub.Generate(_generate(5), metadata=(("x-much", "a" * size),), timeout=30)
-                assert await _code(call) in (Code.RESOURCE_EXHAUSTED, Code.INTERNAL)
+                assert await _code(call) is Code.RESOURCE_EXHAUSTED
             await caller.generate()
             await (await here.caller("k" * 8000)).generate()
 
