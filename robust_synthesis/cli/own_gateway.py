@@ -49,7 +49,7 @@ def own_gateway(model: str, *, backend: str, device: str | None = None) -> Itera
         models.mkdir()
         (models / folder.name).symlink_to(folder)
         command = [sys.executable, "-m", "robust_synthesis", "serve", "--backend", backend, "--models", str(models)]
-        command += ["--listen", server, "--metrics-port", metrics.rpartition(":")[2], "--grace", "1"]
+        command += ["--listen", server, "--metrics-port", metrics.rpartition(":")[2]]
         command += ["--device", device] if device else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROBUST_SYNTHESIS_")}
         with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:

@@ -158,8 +158,10 @@ class Queue:
             message = f"your requests have {own:.1f} s of work in the queue, and may have {limit:.1f}; try again later."
             raise QuotaExceeded(message, retry_after_seconds=self._retry(min(own, own + new - limit), new, caller))
         others = sum(min(seconds, self._limits[who]) for who, seconds in held.items() if who != caller)
-        if new > limit or work.evaluations * speed.step > bound:
-            message = f"only an idle server takes so large a request ({new:.1f} s of work); try again later."
+        alone = work.evaluations * speed.step
+        if new > limit or alone > bound:
+            longest = max(new, alone)
+            message = f"only an idle server takes so large a request ({longest:.1f} s of work); try again later."
             raise Overloaded(message, retry_after_seconds=self._retry(now, new))
         if others + own + new > bound:
             message = f"the workers have {now:.1f} s of work before them, as much as is accepted; try again later."

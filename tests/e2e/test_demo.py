@@ -12,6 +12,7 @@ from PIL import Image
 
 from robust_synthesis.cli.main import main
 from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.gateway.running import embedded, serving
 from robust_synthesis.library import Synthesizer
 from robust_synthesis.model_folder import available
 
@@ -83,9 +84,14 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("ROBUST_SYNTHESIS_MODELS", str(ROOT / "model_store"))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)).save("photo.png")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    served, local = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    with serving(lambda: embedded(ROOT / "model_store")) as target:
+        assert "127.0.0.1:50051" in served
+        exec(served.replace("127.0.0.1:50051", target), {})
+    with Image.open("out.png") as picture:
+        assert picture.size == (400, 300)
     names: dict[str, object] = {}
-    exec(code, names)
+    exec(local, names)
     with Image.open("dog.png") as picture:
         assert picture.size == (32, 32)
     assert names["edited"].image.size == (400, 300)  # type: ignore[attr-defined]
