@@ -50,7 +50,7 @@ def interceptors(provider: Any = None) -> Sequence[Interceptor]:
     except ModuleNotFoundError as error:
         log.warning("no traces: %s is missing; pip install 'robust-synthesis[tracing]'", error.name)
         return ()
-    traced = aio_server_interceptor(provider, filter_=lambda details: not details.method.startswith(INFRASTRUCTURE))
+    traced = aio_server_interceptor(provider, filter_=lambda details: not details.method.startswith(INFRASTRUCTURE))  # type: ignore[no-untyped-call]
     return (traced, _Told())
 
 
