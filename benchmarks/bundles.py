@@ -49,6 +49,7 @@ class Recorded:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.seconds = 0.0
+        self.steps_seconds = 0.0
         self.bundles = 0
         self.image_steps = 0
         self.sizes: Counter[int] = Counter()
@@ -62,8 +63,9 @@ class Recorded:
         header = json.loads(json.loads(reply[8 : 8 + length])["__metadata__"]["bundle"])
         self.seconds += header["seconds"]
         self.bundles += 1
-        for size, steps, _ in header["batches"]:
+        for size, steps, seconds in header["batches"]:
             self.sizes[size] += steps
+            self.steps_seconds += seconds
         return reply
 
 
@@ -92,12 +94,13 @@ async def measure(engine: Engine, callers: int, seconds: float) -> dict[str, Any
         return time.perf_counter() - begun
 
     await period(min(2.0, seconds), False)
-    recorded.seconds, recorded.bundles = 0.0, 0
+    recorded.seconds, recorded.steps_seconds, recorded.bundles = 0.0, 0.0, 0
     recorded.sizes.clear()
     wall = await period(seconds, True)
     await dispatcher.close(grace=5)
     return {
         "busy": recorded.seconds / wall,
+        "steps": recorded.steps_seconds / wall,
         "throughput": evaluations / wall,
         "latency": sorted(latencies)[len(latencies) // 2],
         "sizes": dict(sorted(recorded.sizes.items())),
@@ -142,10 +145,11 @@ def sleep_here() -> None:
 def row(size: int, engine: str, callers: int, ideal: float, lone: float, found: dict[str, Any]) -> str:
     added = f"{found['latency'] / lone - 1:+7.1%}" if callers == 1 else " " * 7
     sizes = ", ".join(f"{size} x {steps}" for size, steps in found["sizes"].items())
-    return (
-        f"{size:4} px  {engine:10} {callers:3} callers  busy {found['busy']:6.1%}  throughput {found['throughput'] / ideal:6.1%} "
-        f"of the ideal {ideal:7.0f}/s  latency {1000 * found['latency']:6.0f} ms {added}  batches {sizes}"
+    shares = (
+        f"busy {found['busy']:6.1%}, with steps {found['steps']:6.1%}, {found['throughput'] / ideal:6.1%} of the ideal"
     )
+    latency = f"latency {1000 * found['latency']:6.0f} ms {added}"
+    return f"{size:4} px  {engine:10} {callers:3} callers  {shares} {ideal:7.0f}/s  {latency}  batches {sizes}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

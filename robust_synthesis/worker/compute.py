@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,8 @@ from .problems import Problems
 from .whole_job import whole_job
 
 log = logging.getLogger(__name__)
-_ENCODERS = min(8, os.cpu_count() or 1)
+_HELPERS = min(8, os.cpu_count() or 1)
+"""Threads that start and finish jobs: numpy, Pillow and zlib work outside the interpreter's lock."""
 
 
 @dataclass
@@ -46,6 +48,8 @@ class _Member:
     loss: list[float] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
     failure: Failure | None = None
+    outcome: Future[JobReply] | None = None
+    """What to say of it once this bundle has no more steps for it; a helper makes it while other jobs go on."""
 
     @property
     def finished(self) -> bool:
@@ -66,6 +70,8 @@ class Compute:
         """(size with padding, steps, seconds) of every batch of the last bundle."""
         self.last_seconds = 0.0
         self._problems = Problems()
+        # With one thread each: tensors this small gain nothing by more, and threads that wait for each other lose a lot.
+        self._helpers = ThreadPoolExecutor(_HELPERS, "job", initializer=torch.set_num_threads, initargs=(1,))
 
     def describe(self) -> dict[str, Any]:
         """What a gateway asks first, as JSON types."""
@@ -110,7 +116,7 @@ class Compute:
                 raise BundleError(f"model: this worker has {name} {version}, not {wanted}; ask one that has it.")
         except BundleError as error:
             return encode_error(str(error))
-        members = [self._open(part) for part in bundle.jobs]
+        members = list(self._helpers.map(self._open, bundle.jobs))
         jobs = [member for member in members if isinstance(member, _Member)]
         for job in jobs:
             if job.problem.center.shape != jobs[0].problem.center.shape:
@@ -121,8 +127,7 @@ class Compute:
         for group in [[job] for job in running if job.part.exact] + [[job for job in running if not job.part.exact]]:
             self._advance(group)
         predicted = self._predict([job for job in jobs if job.failure is None and job.finished])
-        with ThreadPoolExecutor(_ENCODERS) as pool:  # Pillow encodes outside the interpreter's lock
-            replies = list(pool.map(lambda m: self._reply(m, predicted), members))
+        replies = [self._reply(member, predicted) for member in members]
         self.last_seconds = time.perf_counter() - started
         return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
 
@@ -141,7 +146,10 @@ class Compute:
             raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
         prepared = prepare(part.request, self.classifier.card)
         job = make_job(spec, prepared.inputs.number(part.index), self.classifier)
-        sent = transport.fixed(job.problem)
+        todo = min(part.steps, int(job.state.remaining))
+        sent = (
+            transport.fixed(job.problem) if todo < int(job.state.remaining) else None
+        )  # one that ends here needs none
         started = {
             "parameters": ran_with(spec, job, self.classifier.card.classes) | {"size": prepared.inputs.size},
             "target": self.classifier.card.classes[job.target],
@@ -149,9 +157,9 @@ class Compute:
         }
         return _Member(
             part,
-            self._problems.add(sent, self.classifier),
+            self._problems.add(sent, self.classifier) if sent else job.problem.to(self.classifier.device),
             job.state.to(self.classifier.device),
-            min(part.steps, int(job.state.remaining)),
+            todo,
             sent,
             started,
         )
@@ -181,6 +189,7 @@ class Compute:
                     job.state = state
                     job.loss.clear()
                     job.probability.clear()
+                    job.outcome = None
                 half = len(group) // 2
                 _free(error)
                 self._advance(group[:half])
@@ -191,16 +200,23 @@ class Compute:
     def _steps(self, group: Sequence[_Member]) -> None:
         for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
             jobs = [group[row] for row in rows]
-            started = time.perf_counter()
-            problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
-            state, trace = advance(self.classifier, problem, state, k)
-            loss, probability = trace.loss.cpu(), trace.probability.cpu()
-            self.last_batches.append((len(state), k, time.perf_counter() - started))
-            for i, job in enumerate(jobs):
-                evaluations = min(k, int(job.state.remaining))
-                job.state = state.rows(slice(i, i + 1))
-                job.loss += loss[:evaluations, i].tolist()
-                job.probability += probability[:evaluations, i].tolist()
+            self._evaluate(jobs, k)
+            for job in jobs:
+                if len(job.loss) == job.todo:
+                    job.outcome = self._helpers.submit(self._finish if job.finished else self._pause, job)
+
+    def _evaluate(self, jobs: Sequence[_Member], k: int) -> None:
+        """Up to k evaluations of every job, as one batch."""
+        started = time.perf_counter()
+        problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
+        state, trace = advance(self.classifier, problem, state, k)
+        loss, probability = trace.loss.cpu(), trace.probability.cpu()
+        self.last_batches.append((len(state), k, time.perf_counter() - started))
+        for i, job in enumerate(jobs):
+            evaluations = min(k, int(job.state.remaining))
+            job.state = state.rows(slice(i, i + 1))
+            job.loss += loss[:evaluations, i].tolist()
+            job.probability += probability[:evaluations, i].tolist()
 
     def _predict(self, finished: Sequence[_Member]) -> Mapping[int, int]:
         """Class of each result by the job's identity; `exact` jobs alone, the others in one batch."""
@@ -224,36 +240,38 @@ class Compute:
         if job.failure is None and not all(map(math.isfinite, job.loss)):
             message = "is not a number; lower the step size or the weights of the objective."
             job.failure = Failure("invalid", message, "loss")
-        if job.failure is not None:
+        if job.failure is not None or job.outcome is None:
             return JobReply(failure=job.failure)
         try:
-            if job.finished:
-                return self._finish(job, predicted[id(job)])
+            reply = job.outcome.result()
         except Exception as error:
             return JobReply(failure=_failure(error))
+        if not job.finished:
+            return reply
+        self._problems.drop(job.sent.address if job.sent else str(job.part.address))
+        report = {"predicted": self.classifier.card.classes[predicted[id(job)]], **reply.report}
+        return dataclasses.replace(reply, report=report)
+
+    def _pause(self, job: _Member) -> JobReply:
         state = transport.job_state(job.state, with_best=job.improved)
         return JobReply(started=job.started, problem=job.sent, state=state, loss=job.loss, probability=job.probability)
 
-    def _finish(self, job: _Member, predicted: int) -> JobReply:
+    def _finish(self, job: _Member) -> JobReply:
+        """All but what the classifier sees in it."""
         if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
             raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
-        self._problems.drop(job.sent.address if job.sent else str(job.part.address))
-        result: Tensor = job.state.result(job.problem)
+        result: Tensor = job.state.result(job.problem)[0].cpu()
         output = job.part.output or Output()
         if job.part.request is not None and job.part.request.paste_back:
-            picture = prepare(job.part.request, self.classifier.card).picture(result[0].cpu())
+            picture = prepare(job.part.request, self.classifier.card).picture(result)
         else:
-            picture = imaging.to_image(result[0].cpu().numpy())
-        report = {
-            "predicted": self.classifier.card.classes[predicted],
-            **measures(job.problem, job.state, job.probability[-1]),
-        }
+            picture = imaging.to_image(result.numpy())
         return JobReply(
             started=job.started,
             loss=job.loss,
             probability=job.probability,
             picture=imaging.encode(picture, output.format, output.quality),
-            report=report,
+            report=measures(job.problem, job.state, job.probability[-1]),
         )
 
 
