@@ -4,17 +4,20 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 OUT ?= out/demo
+# Who computes the demo: torchserve, or embedded where there is no room for it
+BACKEND ?= torchserve
 DATA ?= data
 # Where torch comes from; for one without CUDA: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo serve archives test test-slow check format protos evaluate clean
+.PHONY: help setup setup-dev demo serve worker archives test test-slow check format protos evaluate clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
 	@echo "make archives  model_store/NAME.mar for TorchServe, of every classifier"
-	@echo "make serve     a worker: TorchServe with the shipped classifiers"
+	@echo "make serve     the gateway over a TorchServe with the shipped classifiers"
+	@echo "make worker    a worker for gateways elsewhere"
 	@echo "make test      all tests but the slow proofs"
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
@@ -41,12 +44,15 @@ $(VENV)/.dev: pyproject.toml benchmarks/requirements.txt $(VENV)/.torch
 	touch $@ $(VENV)/.demo
 
 demo: setup
-	$(BIN)/robust-synthesis demo --out $(OUT)
+	$(BIN)/robust-synthesis demo --out $(OUT) --backend $(BACKEND)
 
 archives: setup
 	$(BIN)/robust-synthesis archive
 
 serve: setup
+	$(BIN)/robust-synthesis serve --backend torchserve --models model_store
+
+worker: setup
 	$(BIN)/robust-synthesis worker --models model_store
 
 test: setup-dev
@@ -60,6 +66,7 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against protos/released.binpb
 
 # The stubs that clients and servers import; a test compares them with what this writes.
 protos: setup-dev

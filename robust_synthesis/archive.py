@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -74,6 +74,13 @@ def read_card(path: Path) -> tuple[Card, str]:
     """
     with _opened(path) as archive:
         return _card(path, archive)
+
+
+def read_files(path: Path, names: Sequence[str]) -> tuple[str, dict[str, bytes]]:
+    """The version of an archive, and those of the files that it has. Raises ModelError like `read_card`."""
+    with _opened(path) as archive:
+        has = set(archive.namelist())
+        return _card(path, archive)[1], {name: archive.read(name) for name in names if name in has}
 
 
 def verify(path: Path) -> tuple[Card, str]:

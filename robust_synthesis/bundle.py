@@ -140,9 +140,9 @@ class JobReply:
     probability: Sequence[float] = ()
     """Of the target, at every evaluation of this bundle."""
     picture: bytes | None = None
-    """The file of a finished job."""
+    """The file of a finished job; empty where it only classifies."""
     report: Mapping[str, Any] = field(default_factory=dict)
-    """Of a finished job: predicted class, distances, probability of the result."""
+    """Of a finished job: predicted class, distances, probability of the result; or the probability of every class."""
 
 
 @dataclass(frozen=True)

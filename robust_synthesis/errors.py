@@ -3,14 +3,17 @@
 SynthesisError
 ├── InvalidInput      a parameter, an image or a mask that cannot be used; names the field
 ├── NotFound          an unknown model, class or unit; lists near names
+├── Unauthenticated   the caller has not shown who it is
 ├── ModelError        a model folder that is missing, damaged or unsafe
-└── DataError         a data set that cannot be read
+├── DataError         a data set that cannot be read
+└── ServerError       (client/errors.py has its kinds) a server that cannot be reached, or does not do what it is asked
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class SynthesisError(Exception):
@@ -24,6 +27,12 @@ class InvalidInput(SynthesisError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+
+    def at(self, field: str) -> Self:
+        """The same error, where the caller calls the field otherwise."""
+        other = type(self).__new__(type(self), f"{field}: {self.message}")
+        other.__dict__.update(self.__dict__, field=field)
+        return other
 
 
 class NotFound(InvalidInput):
@@ -49,9 +58,26 @@ class NotFound(InvalidInput):
         self.known = names
 
 
+class Unauthenticated(SynthesisError):
+    """The key is missing, wrong or expired."""
+
+
 class ModelError(SynthesisError):
     """A model folder that cannot be loaded."""
 
 
 class DataError(SynthesisError):
     """A data set that cannot be read."""
+
+
+class ServerError(SynthesisError):
+    """A server that cannot be reached, is too busy, or has failed. The same request may work at another time."""
+
+    def __init__(self, message: str, *, code: str = "UNKNOWN", reason: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the gRPC status."""
+        self.reason = reason
+        """Of google.rpc.ErrorInfo; empty where the server did not get to say one."""
+        self.request_id = request_id
+        """What the server's log calls the call; empty where it does not know of it."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -18,7 +16,7 @@ from . import imaging, specs
 from .engine.classifier import Classifier
 from .engine.run import BUCKETS, Finished, run
 from .engine.run import Progress as BatchProgress
-from .errors import InvalidInput
+from .methods import TaskMethods
 from .requests import Box, ImageSource, Request
 from .results import Picture, Progress, Result
 from .tasks import Job, make_jobs, measures, prepare, ran_with
@@ -26,7 +24,7 @@ from .tasks import Job, make_jobs, measures, prepare, ran_with
 OnProgress = Callable[[Progress], None]
 
 
-class Synthesizer:
+class Synthesizer(TaskMethods[Result]):
     """All synthesis tasks with one classifier.
 
     Every task takes, beside what its spec in `robust_synthesis.specs` names, `size` (side of the result in pixels, default
@@ -39,35 +37,9 @@ class Synthesizer:
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
-    def generate(self, target: str, **options: Any) -> Result:
-        """Make pictures of a class: `generate("dog", seed=1, count=4)`."""
-        return self._make(specs.Generate, None, None, target=target, **options)
-
-    def maximize_class(self, image: ImageSource, target: str, **options: Any) -> Result:
-        """Add the features of a class to an image."""
-        return self._make(specs.MaximizeClass, image, None, target=target, **options)
-
-    def inpaint(
-        self, image: ImageSource, mask: ImageSource | None = None, target: str | None = None, **options: Any
-    ) -> Result:
-        """Fill the part of an image that the mask marks white."""
-        return self._make(specs.Inpaint, image, mask, target=target, **options)
-
-    def translate(self, image: ImageSource, target: str | None = None, **options: Any) -> Result:
-        """Turn an image of one domain into another."""
-        return self._make(specs.Translate, image, None, target=target, **options)
-
-    def super_resolve(self, image: ImageSource, target: str | None = None, **options: Any) -> Result:
-        """Enlarge an image, which is first reduced to `size / factor` pixels where it is larger."""
-        return self._make(specs.SuperResolve, image, None, target=target, **options)
-
-    def sketch_to_image(self, image: ImageSource, target: str, **options: Any) -> Result:
-        """Turn a crude drawing into a picture of a class."""
-        return self._make(specs.SketchToImage, image, None, target=target, **options)
-
-    def paint_features(self, image: ImageSource, mask: ImageSource | None = None, **options: Any) -> Result:
-        """Paint with a latent `unit` or a class (`target`) where the mask is white."""
-        return self._make(specs.PaintFeatures, image, mask, **options)
+    def side(self) -> int:
+        """Of results where no size is asked for, pixels."""
+        return self.classifier.card.size
 
     def classify(self, image: ImageSource, *, fit: str = "crop", top: int | None = None) -> dict[str, float]:
         """Class probabilities of an image, largest first."""
@@ -76,19 +48,6 @@ class Synthesizer:
         found = self.classifier.probabilities(pixels[None])[0]
         order = found.argsort(descending=True)[:top].tolist()
         return {self.classifier.card.classes[i]: float(found[i]) for i in order}
-
-    def _make(
-        self, kind: type[specs.Spec], image: ImageSource | None, mask: ImageSource | None, **options: Any
-    ) -> Result:
-        names = {field.name for field in dataclasses.fields(kind)}
-        try:
-            spec = kind(**{name: value for name, value in options.items() if name in names})
-            return self.make(spec, image, mask, **{name: value for name, value in options.items() if name not in names})
-        except TypeError as error:
-            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-            if unknown is None:
-                raise
-            raise InvalidInput(unknown[1], f"is not a parameter of {kind.task}.") from error
 
     def make(
         self,
@@ -138,6 +97,7 @@ class Synthesizer:
         geometry = (
             {} if request.image is None else {name: getattr(request, name) for name in ("fit", "box", "paste_back")}
         )
+        unit = getattr(spec, "unit", None)
         pictures = []
         for job, done, name, way in zip(jobs, finished, self._predict(jobs, finished), frames_of, strict=True):
             pixels = done.state.result(job.problem)[0]
@@ -145,7 +105,7 @@ class Synthesizer:
                 Picture(
                     image=prepared.picture(pixels),
                     start=_to_image(job.problem.center[0]),
-                    target=card.classes[job.target],
+                    target=card.classes[job.target] if unit is None else str(unit),
                     seed=spec.seed,
                     index=job.index,
                     predicted=name,

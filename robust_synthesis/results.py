@@ -30,8 +30,10 @@ class Picture:
     """One result. Distances are from the start, in units of pixel values in [0, 1]."""
 
     image: Image.Image
-    start: Image.Image
+    start: Image.Image | None
+    """None where it was made by a server, which does not send it."""
     target: str
+    """Class, or latent unit, that was descended to."""
     seed: int | None
     index: int
     probability_before: float

@@ -15,6 +15,9 @@ INK, FAINT, PAPER, ACCENT = "#1b1f24", "#6a737d", "#ffffff", "#0a7d36"
 GAP, TITLE, NOTE, CAPTION = 8, 24, 20, 18
 """Height of each line and width of what is between pictures, pixels."""
 
+_BLANK = 250
+"""Grey level that paper has at least, also after lossy compression."""
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -63,6 +66,25 @@ def draw(rows: Sequence[Row], *, side: int = 128, title: str = "", across: int =
         for i, cell in enumerate(row.cells):
             _draw(sheet, pen, cell, (left + i * (side + GAP), top + label), side)
     return sheet
+
+
+def strips(sheet: Image.Image, cells: int, *, side: int, across: int) -> list[Image.Image]:
+    """The rows of a sheet that `draw` made without title, notes and captions: `cells` pictures each, without what is around.
+
+    Also reads the sheets of the first classifiers, whose pictures touch.
+    """
+    margin, gap, label, foot, width = GAP, GAP, TITLE, GAP, cells * (side + GAP)
+    if sheet.width == across * (cells * side + GAP):
+        margin, gap, label, foot, width = 0, 0, 18, 0, cells * side + GAP
+    height = label + side + foot
+    found = []
+    for place in range((sheet.height - margin) // height * across):
+        left, top = margin + place % across * width, place // across * height + label
+        strip = sheet.crop((left, top, left + cells * (side + gap) - gap, top + side))
+        if strip.convert("L").point(lambda level: level < _BLANK).getbbox() is None:
+            break  # the last line is not full
+        found.append(strip)
+    return found
 
 
 def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, cell: Cell, place: tuple[int, int], side: int) -> None:

@@ -33,6 +33,8 @@ class Spec:
     task: ClassVar[str]
     needs_image: ClassVar[bool] = True
     needs_mask: ClassVar[bool] = False
+    descends: ClassVar[bool] = True
+    """Whether there are steps at all, and a picture at their end."""
 
     steps: int | None = None
     step_size: float | None = None
@@ -187,10 +189,21 @@ class PaintFeatures(Spec):
         _number("penalty", self.penalty, 0, 1e6)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Classify(Spec):
+    """What the classifier sees in an image: a single evaluation, and no picture."""
+
+    task: ClassVar[str] = "classify"
+    descends: ClassVar[bool] = False
+
+
 SPECS: dict[str, type[Spec]] = {
     spec.task: spec
     for spec in (Generate, Inpaint, Translate, SuperResolve, SketchToImage, PaintFeatures, MaximizeClass)
 }
+"""The tasks of synthesis."""
+JOBS: dict[str, type[Spec]] = {**SPECS, Classify.task: Classify}
+"""All that a worker can be asked for."""
 
 
 def to_json(spec: Spec) -> dict[str, Any]:
@@ -199,12 +212,12 @@ def to_json(spec: Spec) -> dict[str, Any]:
     return {"task": spec.task, **given}
 
 
-def from_json(values: Mapping[str, Any]) -> Spec:
+def from_json(values: Mapping[str, Any], kinds: Mapping[str, type[Spec]] = SPECS) -> Spec:
     """The spec that `to_json` wrote. Raises InvalidInput naming the parameter that is missing, unknown or wrong."""
     task = values.get("task")
-    if not isinstance(task, str) or task not in SPECS:
-        raise InvalidInput("task", f"is {task!r}; choose one of {', '.join(SPECS)}.")
-    kind = SPECS[task]
+    if not isinstance(task, str) or task not in kinds:
+        raise InvalidInput("task", f"is {task!r}; choose one of {', '.join(kinds)}.")
+    kind = kinds[task]
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in values.keys() - fields.keys() - {"task"}:
         raise InvalidInput(name, f"is not a parameter of {task}; it has {', '.join(sorted(fields))}.")

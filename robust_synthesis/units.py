@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from .errors import InvalidInput, ModelError, NotFound
 from .model_folder import UNITS, ModelFolder
 
+SHEET_SIDE, SHEET_ACROSS = 40, 3
+"""Of `units.webp`: side of its pictures, and units beside each other."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -21,6 +24,14 @@ class Unit:
     """Mean activation over its top images."""
     classes: Mapping[str, int]
     """How many of its top images are of each class."""
+
+
+@dataclass(frozen=True)
+class CatalogueFiles:
+    """What a model folder has of its units; empty where it has none."""
+
+    units_json: str = ""
+    sheet: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -47,9 +58,12 @@ class Units:
     def load(cls, folder: ModelFolder) -> Units:
         """The folder's catalogue, empty where it has none. Raises ModelError when it cannot be read."""
         path = folder.file(UNITS)
-        if path is None:
-            return cls()
         try:
-            return cls(tuple(Unit(**unit) for unit in json.loads(path.read_text(encoding="utf-8"))))
+            return cls() if path is None else cls.from_json(path.read_text(encoding="utf-8"))
         except (ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"model: {path} is not a catalogue of units ({error}).") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Units:
+        """The content of `units.json`. Raises ValueError, TypeError or RecursionError for something else."""
+        return cls(tuple(Unit(**unit) for unit in json.loads(text)))

@@ -35,7 +35,7 @@ from .bundle import (
 )
 from .errors import InvalidInput, SynthesisError
 from .requests import Request
-from .specs import from_json, to_json
+from .specs import JOBS, from_json, to_json
 
 
 def encode(bundle: Bundle) -> bytes:
@@ -228,7 +228,7 @@ def _request(entry: Mapping[str, Any], i: int, tensors: Mapping[str, NDArray[Any
         files[name] = None if file is None else file.tobytes()
     box = _get(entry, "box", (list, str, type(None)))
     return Request(
-        spec=from_json(_get(entry, "spec", dict)),
+        spec=from_json(_get(entry, "spec", dict), JOBS),
         box=tuple(box) if isinstance(box, list) else box,
         size=_get(entry, "size", (int, type(None))),
         fit=_get(entry, "fit", str),

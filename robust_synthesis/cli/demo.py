@@ -1,4 +1,4 @@
-"""`demo`: every task on real pictures, a PNG each, one contact sheet, and the numbers."""
+"""`demo`: every task on real pictures over a gateway, a PNG each, one contact sheet, and the numbers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image, ImageDraw
 
 from .. import imaging
+from ..client import Client, Unit
 from ..files import check_writable
+from ..model_folder import SEEDS, Card
 from ..results import Picture, Result
 from ..sheet import Cell, Row, draw
-from .options import add_model, load, progress_bar, write_json
-
-if TYPE_CHECKING:
-    from ..library import Synthesizer
+from .latencies import latencies
+from .options import add_model, progress_bar, write_json
+from .own_gateway import own_gateway
 
 SHEET = "contact-sheet.png"
 SHOWN = 5
@@ -32,7 +34,8 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "demo",
         help="run every task on real pictures and draw a contact sheet",
-        description="Run every task on real pictures: a PNG per task, contact-sheet.png and demo.json.",
+        description="Start a gateway over TorchServe, run every task on real pictures through it, and write a PNG per task, "
+        "contact-sheet.png and demo.json.",
     )
     parser.set_defaults(run=run, extra="demo")
     parser.add_argument(
@@ -43,7 +46,22 @@ def add_parser(verbs: Any) -> None:
         "--class", dest="target", metavar="NAME", help="what it shows (default: what the classifier sees in it)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (%(default)s)")
+    parser.add_argument(
+        "--backend",
+        choices=("torchserve", "embedded"),
+        default="torchserve",
+        help="who computes: a TorchServe below the gateway, or, without Java, the gateway itself (%(default)s)",
+    )
     add_model(parser)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gateway's client, and what its classifier is."""
+
+    client: Client
+    card: Card
+    units: list[Unit]
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class Example:
     title: str
     inputs: list[Cell]
     run: Callable[..., Result]
-    """Takes `seed`, `frames` and `on_progress`."""
+    """Takes `seed` and `on_progress`, and `frames` where the way is shown."""
     side_by_side: bool = False
     """Show the results of many pictures rather than the way to one."""
 
@@ -62,54 +80,69 @@ class Example:
 def run(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     check_writable(options.out / SHEET)
-    synthesizer = load(options)
-    card = synthesizer.classifier.card
     photo = imaging.decode(options.image) if options.image else _cat()
-    target = _shown(synthesizer, photo, options)
-    rows: list[Row] = []
-    reports: dict[str, Any] = {}
-    for example in _examples(synthesizer, photo, target):
-        with progress_bar(example.title) as on_progress:
-            result = example.run(seed=options.seed, frames=FRAMES, on_progress=on_progress)
-        row = _row(example, result)
-        rows.append(row)
-        reports[example.name] = result.report()
-        imaging.save(draw([row], side=192), options.out / f"{example.name}.png")
-        print(f"{example.name:20} {result.seconds:5.1f} s   {row.note}")
-    title = f"Robust Synthesis: every task with one classifier, {card.name} ({card.size} px)"
+    print(f"starting a gateway ({options.backend})", flush=True)
+    with own_gateway(options.model, backend=options.backend, device=options.device) as gateway:
+        with Client(gateway.server) as client:
+            service = Service(client, client.model().card, client.units(examples=False))
+            print(f"ready after {time.perf_counter() - started:.1f} s", flush=True)
+            rows, reports = _run(service, photo, options)
+            version = client.model().version
+        measured = gateway.metrics()
+    title = f"Robust Synthesis: every task with one classifier, {service.card.name} ({service.card.size} px)"
     imaging.save(draw(rows, title=title), options.out / SHEET)
     seconds = time.perf_counter() - started
-    report = {"model": card.name, "version": synthesizer.classifier.version, "seconds": round(seconds, 2)}
-    write_json(options.out / "demo.json", report | {"tasks": reports})
-    print(f"{len(rows)} tasks in {seconds:.0f} s; look at {options.out / SHEET}")
+    tasks = latencies(measured)
+    report = {"model": service.card.name, "version": version, "backend": options.backend, "seconds": round(seconds, 2)}
+    latency = {each.task: dataclasses.asdict(each) for each in tasks}
+    write_json(options.out / "demo.json", report | {"latency": latency, "tasks": reports})
+    print("\nlatency by task, from /metrics:", *tasks, sep="\n  ")
+    print(f"\n{len(rows)} tasks in {seconds:.0f} s; look at {options.out / SHEET}")
 
 
-def _shown(synthesizer: Synthesizer, photo: Image.Image, options: argparse.Namespace) -> str:
+def _run(service: Service, photo: Image.Image, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
+    """Every example: a row of the sheet, and a report."""
+    rows: list[Row] = []
+    reports: dict[str, Any] = {}
+    for example in _examples(service, photo, _shown(service, photo, options)):
+        began = time.perf_counter()
+        frames = {} if example.side_by_side else {"frames": FRAMES}
+        with progress_bar(example.title) as on_progress:
+            result = example.run(seed=options.seed, on_progress=on_progress, **frames)
+        seconds = time.perf_counter() - began
+        row = _row(example, result)
+        rows.append(row)
+        reports[example.name] = result.report() | {"wall_seconds": round(seconds, 3)}
+        imaging.save(draw([row], side=192), options.out / f"{example.name}.png")
+        print(f"{example.name:20} {seconds:5.1f} s   {row.note}", flush=True)
+    return rows, reports
+
+
+def _shown(service: Service, photo: Image.Image, options: argparse.Namespace) -> str:
     """The class of the photo: as it is named, ours known, any other predicted."""
-    card = synthesizer.classifier.card
     if options.target is not None:
-        return card.classes[card.class_index(options.target)]
-    if options.image is None and "cat" in card.classes:
+        return service.card.classes[service.card.class_index(options.target)]
+    if options.image is None and "cat" in service.card.classes:
         return "cat"
-    return next(iter(synthesizer.classify(photo, top=1)))
+    return next(iter(service.client.classify(photo, top=1)))
 
 
-def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str) -> Iterator[Example]:
-    card = synthesizer.classifier.card
+def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Example]:
+    client, card = service.client, service.card
     size = card.size
     small = imaging.squared(photo, size)
     seen = Cell(small, f"input: {target}")
     others = [name for name in card.classes if name != target]
     goal = "dog" if "dog" in others else others[0]
     starts = {"gaussian": "Generation from class Gaussians", "noise": "Generation from plain noise"}
-    if synthesizer.classifier.seeds is None:
+    if SEEDS not in card.files:
         del starts["gaussian"]
     for start, title in starts.items():
         yield Example(
             f"generate-{start}",
             title,
             [],
-            lambda start=start, **kw: _every_class(synthesizer, start=start, **kw),
+            lambda start=start, **kw: _every_class(service, start=start, **kw),
             side_by_side=True,
         )
     hole = size * 3 // 8
@@ -118,59 +151,60 @@ def _examples(synthesizer: Synthesizer, photo: Image.Image, target: str) -> Iter
         "inpaint",
         f"In-painting a {target}",
         [seen, Cell(_marked(small, box), "hole")],
-        lambda **kw: synthesizer.inpaint(small, box=box, target=target, **kw),
+        lambda **kw: client.inpaint(small, box=box, target=target, **kw),
     )
     yield Example(
         "translate",
         f"Image-to-image translation, {target} to {goal}",
         [seen],
-        lambda **kw: synthesizer.translate(small, goal, **kw),
+        lambda **kw: client.translate(small, goal, **kw),
     )
     low = imaging.squared(photo, size // 4)
     yield Example(
         "super-resolve",
         f"Super-resolution x4, {size // 4} to {size} pixels",
         [Cell(small, "original"), Cell(low, f"input: {size // 4} x {size // 4}")],
-        lambda **kw: synthesizer.super_resolve(low, target, factor=4, **kw),
+        lambda **kw: client.super_resolve(low, target, factor=4, **kw),
     )
     sketch, drawn = _sketch(list(card.classes))
     yield Example(
         "sketch-to-image",
         f"Sketch to {drawn}",
         [Cell(sketch, "input: a drawing")],
-        lambda **kw: synthesizer.sketch_to_image(sketch, drawn, **kw),
+        lambda **kw: client.sketch_to_image(sketch, drawn, **kw),
     )
     area = (0, 0, size, size // 2)
     yield Example(
         "paint-features-class",
         f"Painting with a class: {goal} in the upper half",
         [seen, Cell(_marked(small, area), "where")],
-        lambda **kw: synthesizer.paint_features(small, box=area, target=goal, **kw),
+        lambda **kw: client.paint_features(small, box=area, target=goal, **kw),
     )
-    if units := synthesizer.classifier.units.units:
+    if units := service.units:
         unit = next((unit for unit in units if unit.name.startswith(f"{goal} ")), units[0])
         yield Example(
             "paint-features-unit",
-            f"Painting with a latent unit: {unit.name}",
+            f"Painting with a latent unit: {unit.name or unit.unit}",
             [seen, Cell(_marked(small, area), "where")],
-            lambda **kw: synthesizer.paint_features(small, box=area, unit=unit.index, **kw),
+            lambda **kw: client.paint_features(small, box=area, unit=unit.unit, **kw),
         )
     yield Example(
         "maximize-class",
         f"Class maximisation: {others[-1]}",
         [seen],
-        lambda **kw: synthesizer.maximize_class(small, others[-1], **kw),
+        lambda **kw: client.maximize_class(small, others[-1], **kw),
     )
 
 
-def _every_class(synthesizer: Synthesizer, **options: Any) -> Result:
-    """A picture of each of up to ten classes, as one result."""
-    parts = [synthesizer.generate(name, **options) for name in synthesizer.classifier.card.classes[:10]]
-    first = parts[0]
+def _every_class(service: Service, **options: Any) -> Result:
+    """A picture of each of up to ten classes, asked for all at once, as one result."""
+    names = service.card.classes[:10]
+    with ThreadPoolExecutor(len(names)) as pool:
+        parts = list(pool.map(lambda name: service.client.generate(name, **options), names))
     pictures = tuple(picture for part in parts for picture in part.pictures)
-    seconds = sum(part.seconds for part in parts)
-    parameters = {name: value for name, value in first.parameters.items() if name != "target"}
-    return dataclasses.replace(first, parameters=parameters, seconds=seconds, pictures=pictures)
+    seconds = max(part.seconds for part in parts)
+    parameters = {name: value for name, value in parts[0].parameters.items() if name != "target"}
+    return dataclasses.replace(parts[0], parameters=parameters, seconds=seconds, pictures=pictures)
 
 
 def _row(example: Example, result: Result) -> Row:
@@ -186,11 +220,11 @@ def _row(example: Example, result: Result) -> Row:
 
 
 def _way(picture: Picture) -> list[Cell]:
-    """The start, and pictures at even distances between it and the end."""
+    """Pictures at even distances between the start and the end."""
     way = [frame for frame in picture.frames if frame[0] < picture.steps]
     wanted = [picture.steps * i / SHOWN for i in range(SHOWN)]
     chosen = dict(min(way, key=lambda frame: abs(frame[0] - step)) for step in wanted)
-    return [Cell(frame, "start" if step == 0 else f"step {step}") for step, frame in chosen.items()]
+    return [Cell(frame, f"step {step}") for step, frame in chosen.items()]
 
 
 def _note(result: Result, before: float, after: float) -> str:

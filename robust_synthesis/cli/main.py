@@ -10,10 +10,41 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import InvalidInput, SynthesisError
-from . import archive, classify, compare, demo, evaluate, import_checkpoint, models, synthesize, train, worker
+from ..errors import InvalidInput, ServerError, SynthesisError
+from . import (
+    archive,
+    classify,
+    compare,
+    config,
+    demo,
+    evaluate,
+    import_checkpoint,
+    keys,
+    models,
+    serve,
+    synthesize,
+    train,
+    worker,
+)
+from .options import Verb
 
-VERBS = (synthesize, classify, compare, demo, models, archive, worker, train, evaluate, import_checkpoint)
+VERBS = (
+    synthesize,
+    classify,
+    compare,
+    demo,
+    models,
+    archive,
+    worker,
+    serve,
+    config,
+    keys,
+    train,
+    evaluate,
+    import_checkpoint,
+)
+SERVER_TROUBLE = 3
+"""Exit code: the same command may work at another time."""
 OPTIONS = {"target": "class"}
 """What a field is called on the command line, where that differs."""
 
@@ -26,14 +57,18 @@ def parser() -> argparse.ArgumentParser:
         epilog="Every verb has its own --help.",
     )
     top.add_argument("--version", action="version", version=__version__)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Verb)
     for module in VERBS:
         module.add_parser(verbs)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Exit code 2 for anything the caller can mend, 130 for Ctrl-C, 141 when the reader of a pipe has gone."""
+    """Run a verb.
+
+    Exit code 2 for anything the caller can mend, 3 for a server that cannot be reached, has no room or fails, 130 for Ctrl-C,
+    141 when the reader of a pipe has gone.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes that the terminal cannot show
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -47,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(end="", flush=True)  # so that a reader who has gone is noticed here
     except InvalidInput as error:
         return _refuse(options, f"{OPTIONS.get(error.field, error.field).replace('_', '-')}: {error.message}")
+    except ServerError as error:
+        return _refuse(options, str(error), code=SERVER_TROUBLE)
     except SynthesisError as error:
         return _refuse(options, str(error))
     except ModuleNotFoundError as error:
@@ -69,9 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse(options: argparse.Namespace, message: str) -> int:
+def _refuse(options: argparse.Namespace, message: str, code: int = 2) -> int:
     print(f"robust-synthesis {options.verb}: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import imaging, specs
 from ..errors import InvalidInput
 from ..files import check_writable
 from ..results import Picture, Result
-from .options import add_model, load, progress_bar, write_json
+from .options import add_model_or_server, progress_bar, synthesizer, write_json
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..library import Synthesizer
 
 HELP: dict[type[specs.Spec], str] = {
     specs.Generate: "make pictures of a class from random seeds",
@@ -55,7 +59,7 @@ def _add_inputs(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> None
     fields = {field.name: field for field in dataclasses.fields(kind)}
     required = fields["target"].default is dataclasses.MISSING
     parser.add_argument("--class", dest="target", required=required, metavar="NAME", help=_CLASS_HELP.get(kind, _AIM))
-    add_model(parser)
+    add_model_or_server(parser)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the result (default: the classifier's)")
 
 
@@ -81,7 +85,7 @@ def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> 
         group.add_argument("--factor", type=int, default=4, metavar="N", help="enlargement, 2 to 8 (%(default)s)")
         group.add_argument("--upsampling", choices=specs.UPSAMPLINGS, help="how the start is enlarged")
     if "unit" in names:
-        group.add_argument("--unit", help="number or name of a latent unit to paint with")
+        group.add_argument("--unit", type=_unit, help="number or name of a latent unit to paint with")
         group.add_argument("--strength", type=float, metavar="X", help="weight of what is painted")
     if "penalty" in names:
         group.add_argument("--penalty", type=float, metavar="X", help="weight of changes outside the mask")
@@ -91,6 +95,10 @@ def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> 
             default=argparse.SUPPRESS,
             help="leave everything outside the mask exactly as it is, or only pull it back",
         )
+
+
+def _unit(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdecimal() else text
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -117,10 +125,9 @@ def run(options: argparse.Namespace) -> None:
     if not 1 <= options.enlarge <= 64:
         raise InvalidInput("enlarge", f"is {options.enlarge}; give a whole number from 1 to 64.")
     _check_outputs(options)
-    synthesizer = load(options)
-    _check_side(options, synthesizer.classifier.card.size)
-    with progress_bar(kind.task) as on_progress:
-        result = synthesizer.make(
+    with synthesizer(options) as maker, progress_bar(kind.task) as on_progress:
+        _check_side(options, maker)
+        result = maker.make(
             spec,
             getattr(options, "image", None),
             getattr(options, "mask", None),
@@ -149,9 +156,9 @@ def _check_outputs(options: argparse.Namespace) -> None:
         raise InvalidInput("out", "two outputs have the same name; give each its own.")
 
 
-def _check_side(options: argparse.Namespace, size: int) -> None:
+def _check_side(options: argparse.Namespace, maker: Synthesizer | Client) -> None:
     """The same, once the classifier's size is known."""
-    side = options.size or size
+    side = options.size or maker.side()
     if getattr(options, "paste_back", False):
         header = imaging.header(options.image)
         side = max(header.width, header.height)

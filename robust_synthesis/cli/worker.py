@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     import asyncio
 
     from ..worker.agent import Agent, Options
-    from ..worker.metrics import Metrics, load_nvml
+    from ..worker.metrics import Metrics
 
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     if not 0 <= options.metrics_port <= 65535:
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
 
     async def serve() -> None:
         engine = _engine(options, reached.max_bundle_bytes)
-        await Agent(engine, reached, Metrics(engine, load_nvml())).run()
+        await Agent(engine, reached, Metrics(engine)).run()
 
     asyncio.run(serve())
 

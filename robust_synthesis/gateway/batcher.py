@@ -170,6 +170,18 @@ class Batcher:
         wanted = f"{job.model} {job.version or ''}".strip()
         return f"no worker with {wanted} is up" + next((f": {reason}" for reason in reasons if reason), ".")
 
+    def seconds(self, job: Candidate, workers: Sequence[Worker]) -> tuple[int, float] | None:
+        """Image size, and what the job will still compute as its share of a full batch; None where nothing is known."""
+        for worker in workers:
+            for info in worker.models():
+                if info.name == job.model and (info.current if job.version is None else info.version == job.version):
+                    side = job.side(info.card)
+                    most = self.policy.largest(side, 1)
+                    step = self.times.cost(worker.name, info, side, most)
+                    if step is not None:
+                        return side, job.evaluations(info.card) * step / most
+        return None
+
     # How a bundle is chosen.
 
     def _offers(self, workers: Sequence[Worker], now: float) -> list[Offer]:

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..bundle import BundleError, Failure, JobPart, Output, Reply
 from ..errors import InvalidInput, NotFound, SynthesisError
@@ -24,33 +24,70 @@ from .backends.base import Backend, WorkerLost, WorkerUnavailable
 from .batcher import DEFAULT, Batcher
 from .errors import DeadlineExceeded, JobLost, ShuttingDown, error_of
 from .exchange import Sent, exchange, tickets
+from .forecast import Forecast
 from .group import Plan
-from .jobs import Job, request_bytes
+from .jobs import Job, Queued, request_bytes
 from .lines import Candidate, Status
 from .policy import Policy
+from .queue import Kind, Speed
+from .seams import Observer
+from .speeds import speed_of
 from .tickets import Ticket
 
 log = logging.getLogger(__name__)
 
 PNG = Output()
+FEW = 100
+"""Requests whose places take no time to find."""
+PLACES_EVERY = 0.2
+"""Seconds between two looks at who has which place in the queue."""
 
 
 class Dispatcher:
     """Times are on `clock`, in seconds; it must run like that of the event loop."""
 
     def __init__(
-        self, backend: Backend, *, policy: Policy = DEFAULT, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        *,
+        policy: Policy = DEFAULT,
+        clock: Callable[[], float] = time.monotonic,
+        observer: Observer | None = None,
     ) -> None:
+        self.clock = clock
         self._backend = backend
         self._batcher = Batcher(policy)
-        self._clock = clock
+        self._forecast = Forecast(self._batcher)
+        self._observer = observer or Observer()
         self._jobs: dict[Candidate, tuple[Ticket, Job]] = {}
         self._tickets: dict[Ticket, asyncio.TimerHandle | None] = {}
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._loops: set[asyncio.Task[None]] = set()
         self._bundles: set[asyncio.Task[None]] = set()
+        self._look: asyncio.TimerHandle | None = None
         self._open = False
+
+    @property
+    def requests(self) -> Collection[Ticket]:
+        """All that have not ended, oldest first."""
+        return self._tickets.keys()
+
+    def places(self) -> Mapping[Ticket, Queued]:
+        """Where those are that have not begun."""
+        return self._forecast.places(self._tickets, self._backend.workers())
+
+    def wait_of(self, caller: str = "", *, interactive: bool = False) -> float:
+        """Seconds until a request of this caller would begin if it came now, as far as can be told."""
+        return self._forecast.wait(self._tickets, self._backend.workers(), (interactive, caller))
+
+    def speed_of(self, kind: Kind) -> Speed | None:
+        """At which jobs of a kind are computed; None where nothing is known."""
+        return speed_of(kind, self._backend.workers(), self._batcher.times, self._batcher.policy)
+
+    def backlog(self) -> float:
+        """Seconds until all that is there would be done, as far as can be told."""
+        return self._forecast.backlog(self._tickets, self._backend.workers())
 
     async def start(self) -> None:
         await self._backend.start()
@@ -69,6 +106,8 @@ class Dispatcher:
                     await self._empty.wait()
         for ticket in list(self._tickets):
             ticket.fail(ShuttingDown("the gateway is shutting down; send the request again."))
+        if self._look is not None:
+            self._look.cancel()
         tasks = self._loops | self._bundles
         for task in tasks:
             task.cancel()
@@ -85,13 +124,15 @@ class Dispatcher:
         deadline: float | None = None,
         output: Output = PNG,
         previews: bool = False,
+        frames: int = 0,
     ) -> Ticket:
-        """Start a request: a job for each of its pictures. `deadline` is on the dispatcher's clock.
+        """Start a request: a job for each of its pictures. `deadline` is on the dispatcher's clock. `frames` are reports of
+        progress that there are at least.
 
         Raises NotFound for a model that no worker has, InvalidInput for pictures that are not bytes, ShuttingDown, and
         DeadlineExceeded where it has passed already.
         """
-        now = self._clock()
+        now = self.clock()
         self._check(request, model)
         if deadline is not None and deadline <= now:
             raise DeadlineExceeded("deadline: has passed already; allow more time.")
@@ -100,15 +141,23 @@ class Dispatcher:
         siblings: list[Candidate] = []
         for index in range(request.spec.pictures):
             upload = request_bytes(request)
-            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings))
+            siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings, frames))
             jobs.append(Job(request, index, output, siblings[-1]))
-        ticket = Ticket(jobs, submitted=now, previews=previews, leave=self._leave)
+        ticket = Ticket(
+            jobs,
+            submitted=now,
+            previews=previews,
+            leave=self._leave,
+            begin=self._observer.request_started,
+            watch=self._watched,
+        )
         self._tickets[ticket] = None
         if deadline is not None:
             self._tickets[ticket] = asyncio.get_running_loop().call_later(deadline - now, self._expire, ticket)
         for job in jobs:
             self._jobs[job.candidate] = ticket, job
             self._batcher.add(job.candidate)
+        self._observer.request_queued(ticket)
         self._wake.set()
         return ticket
 
@@ -117,11 +166,12 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         while True:
             self._wake.clear()
-            now = self._clock()
+            now = self.clock()
             for plan in self._batcher.plan(self._backend.workers(), now):
                 task = asyncio.create_task(self._run(plan, [self._jobs[job] for job in plan.jobs]))
                 self._bundles.add(task)
                 task.add_done_callback(self._bundles.discard)
+            self._look_at_places()
             change = self._batcher.next_change(now)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if change is None else change - now):
@@ -142,18 +192,22 @@ class Dispatcher:
             if job.candidate.status is not Status.GONE
         ]
         try:
-            reply = await exchange(plan, sent, self._clock)
+            reply = await exchange(plan, sent, self.clock, self._observer.bundle_sent)
             if reply is None:
                 self._batcher.unsent(plan)
             else:
+                self._observer.bundle_returned(plan, reply)
                 self._take_reply(plan, sent, reply)
         except WorkerUnavailable as error:
-            self._batcher.unavailable(plan, self._clock(), f"worker {plan.worker.name}: {error}")
+            self._observer.bundle_lost(plan, error)
+            self._batcher.unavailable(plan, self.clock(), f"worker {plan.worker.name}: {error}")
         except BundleError as error:
             log.warning("worker %s: %s", plan.worker.name, error)
-            self._batcher.refused(plan, self._clock(), f"worker {plan.worker.name}: {error}")
+            self._observer.bundle_lost(plan, error)
+            self._batcher.refused(plan, self.clock(), f"worker {plan.worker.name}: {error}")
         except Exception as error:
             log.warning("worker %s: lost a bundle: %s", plan.worker.name, error, exc_info=_unexpected(error))
+            self._observer.bundle_lost(plan, error)
             self._take_loss(plan, sent, error)
         finally:
             self._wake.set()
@@ -172,7 +226,7 @@ class Dispatcher:
             else:
                 self._take_step(ticket, job)
         if any(job.picture is not None for _, job, _ in sent):
-            self._batcher.ended(plan, self._clock())
+            self._batcher.ended(plan, self.clock())
 
     def _take_step(self, ticket: Ticket, job: Job) -> None:
         """A bundle advanced a job, perhaps to its end."""
@@ -182,7 +236,7 @@ class Dispatcher:
             return
         self._batcher.remove(job.candidate)
         if all(each.picture is not None for each in ticket.jobs):
-            ticket.finish(self._clock() - ticket.submitted)
+            ticket.finish(self.clock() - ticket.submitted)
 
     def _take_failure(self, plan: Plan, ticket: Ticket, job: Job, part: JobPart, failure: Failure) -> None:
         """A worker says why a job cannot go on; the others of its bundle are not concerned."""
@@ -207,7 +261,7 @@ class Dispatcher:
             job.forget(plan.worker.name)
         for ticket in tickets(sent):
             ticket.timings.retries += 1
-        for candidate in self._batcher.lost(plan, self._clock(), f"worker {plan.worker.name}: {error}"):
+        for candidate in self._batcher.lost(plan, self.clock(), f"worker {plan.worker.name}: {error}"):
             times = candidate.lost_alone
             message = f"the worker stopped {times} times while computing this job alone; change the request."
             self._jobs[candidate][0].fail(JobLost(message))
@@ -227,7 +281,7 @@ class Dispatcher:
             raise NotFound("model", model, sorted(set().union(*served)))
 
     def _expire(self, ticket: Ticket) -> None:
-        now = self._clock()
+        now = self.clock()
         unfinished = [job.candidate for job in ticket.jobs if job.picture is None]
         waiting = [job for job in unfinished if job.status is Status.WAITING]
         obstacle = self._batcher.obstacle(waiting[0], self._backend.workers(), now) if waiting else ""
@@ -235,7 +289,26 @@ class Dispatcher:
         advice = obstacle or "allow more time, or ask for fewer steps."
         ticket.fail(DeadlineExceeded(f"deadline: passed after {now - ticket.submitted:.1f} s with {done}; {advice}"))
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _watched(self, _: Ticket) -> None:
+        """Somebody wants to know the place of a request: at once, or where many wait, soon."""
+        if len(self._tickets) <= FEW:
+            self._tell_places()
+        else:
+            self._look_at_places()
+
+    def _look_at_places(self) -> None:
+        """Soon: something has changed, and more may."""
+        if self._look is None and any(ticket.watched and not ticket.begun for ticket in self._tickets):
+            self._look = asyncio.get_running_loop().call_later(PLACES_EVERY, self._tell_places)
+
+    def _tell_places(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for ticket, place in self.places().items():
+            ticket.move(place)
+
+    def _leave(self, ticket: Ticket, error: SynthesisError | None) -> None:
         """It has ended, however."""
         timer = self._tickets.pop(ticket)
         if timer is not None:
@@ -245,6 +318,7 @@ class Dispatcher:
             del self._jobs[job.candidate]
         if not self._tickets:
             self._empty.set()
+        self._observer.request_finished(ticket, error)
         self._wake.set()
 
     def _stopped(self, loop: asyncio.Task[None]) -> None:

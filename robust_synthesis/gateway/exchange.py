@@ -22,7 +22,7 @@ Sent = list[tuple[Ticket, Job, JobPart]]
 """What a bundle is made of."""
 
 
-async def exchange(plan: Plan, sent: Sent, clock: Callable[[], float]) -> Reply | None:
+async def exchange(plan: Plan, sent: Sent, clock: Callable[[], float], on_send: Callable[[Plan], None]) -> Reply | None:
     """The reply, or None where all jobs were cancelled before the bundle was sent.
 
     Raises WorkerLost, WorkerUnavailable, and BundleError for what is no reply to this bundle.
@@ -33,7 +33,8 @@ async def exchange(plan: Plan, sent: Sent, clock: Callable[[], float]) -> Reply 
     if all(job.candidate.status is Status.GONE for _, job, _ in sent):
         return None
     for ticket in tickets(sent):
-        ticket.timings.sent(clock() - ticket.submitted)
+        ticket.sent(clock() - ticket.submitted)
+    on_send(plan)
     try:
         async with asyncio.timeout(plan.timeout + OVERDUE):
             answer = await plan.worker.run(blob, model=plan.info.name, version=plan.info.version, timeout=plan.timeout)

@@ -113,11 +113,16 @@ class Group:
         return jobs[: max(n for n, cost in per_job.items() if cost <= PADDING * min(per_job.values()))]
 
     def steps(self, jobs: Sequence[Candidate]) -> list[int]:
-        """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain."""
+        """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain; fewer for frames."""
         interactive = any(job.interactive for job in jobs)
         k = self.steps_within(self.cost(jobs), interactive=interactive)
-        left = [job.evaluations(self.info.card) for job in jobs]
-        return [n if n - k < k / 4 else k for n in left]
+        return [self._part(job, k) for job in jobs]
+
+    def _part(self, job: Candidate, k: int) -> int:
+        left, stride = job.evaluations(self.info.card), job.stride(self.info.card)
+        if stride < k:  # the last evaluation is no step
+            return left if left <= stride + 1 else stride
+        return left if left - k < k / 4 else k
 
     def steps_within(self, cost: float | None, *, interactive: bool = False) -> int:
         """How many steps of `cost` seconds fit the chunk target; one where the cost is not known."""

@@ -13,6 +13,16 @@ from .lines import Candidate
 
 
 @dataclass(frozen=True)
+class Queued:
+    """A request waits for its first bundle."""
+
+    position: int
+    """How many requests are ahead, as long as nobody else comes: callers take turns."""
+    estimated_wait: float
+    """Seconds, as far as can be told."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where one picture of a request stands."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from ..bundle import MAX_JOBS
 from ..defaults import resolve
 from ..model_folder import Card
-from ..specs import Spec
+from ..specs import MAX_STEPS, Spec
 from .fairness import Who
 
 Kind = tuple[str, int | None]
@@ -37,6 +38,8 @@ class Candidate:
     """Bytes that it adds to a bundle."""
     siblings: list[Candidate] = field(default_factory=list)
     """All jobs of its request, itself too: they are computed by one version."""
+    frames: int = 0
+    """How many bundles it should take at least; 0 is any number."""
 
     version: str | None = None
     """Of the classifier, once it has one."""
@@ -55,6 +58,8 @@ class Candidate:
     """Workers that lost it since its last success."""
     since: int = 0
     """Number of its place in line: the lowest has waited longest."""
+    _resolved: tuple[Card, int] | None = None
+    """Evaluations in all, by a card's defaults."""
 
     @property
     def who(self) -> Who:
@@ -69,9 +74,22 @@ class Candidate:
         """Image size that its cost is reckoned with; a worker refuses one that the card does not allow."""
         return card.size if self.size is None else min(max(self.size, card.min_size), card.max_size)
 
+    def stride(self, card: Card) -> int:
+        """The most steps that it may take in a bundle."""
+        if not self.frames or not self.spec.descends:
+            return MAX_STEPS
+        return math.ceil((self._all(card) - 1) / self.frames)
+
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""
-        return self.remaining or int(resolve(self.spec, card, self.side(card))["steps"]) + 1
+        return self.remaining or self._all(card)
+
+    def _all(self, card: Card) -> int:
+        if not self.spec.descends:
+            return 1
+        if self._resolved is None or self._resolved[0] is not card:
+            self._resolved = card, int(resolve(self.spec, card, self.side(card))["steps"]) + 1
+        return self._resolved[1]
 
 
 class Line:

@@ -15,19 +15,22 @@ import asyncio
 import json
 import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
 from ..bundle import PROTOCOL, Bundle, Failure, FixedProblem, JobPart, JobReply, JobState, Reply
 from ..defaults import resolve
 from ..errors import InvalidInput
-from ..model_folder import Card
+from ..model_folder import SEEDS, UNITS, Card
+from ..units import CatalogueFiles
 from ..wire import decode, encode_error, encode_reply
 from .backends.base import ModelInfo, WorkerLost, WorkerUnavailable
 from .step_times import bucket
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 FIRST_LEVEL = 1000
 """Of every value of x at the start."""
 PATIENCE = 60.0
@@ -35,7 +38,10 @@ PATIENCE = 60.0
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end on a clock that jumps to the next timer whenever nothing is left to do: an hour takes milliseconds."""
+    """Run to the end on a clock that jumps to the next timer whenever nothing is left to do: an hour takes milliseconds.
+
+    It stands still while a thread works.
+    """
     with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
         return runner.run(main)
 
@@ -43,6 +49,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 class _JumpingLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
+        self.threads = 0
+        """That work for it now."""
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
@@ -51,6 +59,15 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         self._now += seconds
 
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        future = super().run_in_executor(executor, func, *args)
+        self.threads += 1
+        future.add_done_callback(self._came_back)
+        return future
+
+    def _came_back(self, _: asyncio.Future[Any]) -> None:
+        self.threads -= 1
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: _JumpingLoop) -> None:
@@ -58,8 +75,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(PATIENCE if timeout is None else 0)
-        if not found and timeout is None:
+        waits = timeout is None or (timeout > 0 and self._loop.threads > 0)
+        found = super().select(PATIENCE if waits else 0)
+        if not found and waits:
             raise TimeoutError("everything waits for something that never comes")
         if not found and timeout:
             self._loop.jump(timeout)
@@ -84,6 +102,7 @@ def fake_model(
         max_size=512,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
+        files={SEEDS: "", UNITS: ""},
     )
     return ModelInfo(name, version, card, current, step_seconds or {}, protocol)
 
@@ -143,6 +162,11 @@ class FakeWorker:
 
     def models(self) -> Sequence[ModelInfo]:
         return self.served
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        if not self.up or not any((info.name, info.version) == (model, version) for info in self.served):
+            raise WorkerUnavailable(f"there is no {model} {version}.")
+        return CatalogueFiles('[{"index": 3, "name": "ears", "activation": 1.5, "classes": {"cat": 9}}]')
 
     def forget(self) -> None:
         """Lose every fixed problem, as by a restart."""

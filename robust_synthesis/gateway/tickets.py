@@ -9,7 +9,11 @@ from typing import Any
 
 from ..errors import SynthesisError
 from .errors import Cancelled
-from .jobs import Job, Picture, Progress
+from .fairness import Who
+from .jobs import Job, Picture, Progress, Queued
+
+_PLACE = -1
+"""Where a ticket keeps its place, beside the progress of its pictures by their index."""
 
 
 @dataclass
@@ -60,19 +64,51 @@ class Ticket:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], *, submitted: float, previews: bool, leave: Callable[[Ticket], None]
+        self,
+        jobs: Sequence[Job],
+        *,
+        submitted: float,
+        previews: bool,
+        leave: Callable[[Ticket, SynthesisError | None], None],
+        begin: Callable[[Ticket], None],
+        watch: Callable[[Ticket], None],
     ) -> None:
         self.jobs = jobs
         self.timings = Timings()
         self.submitted = submitted
         self.previews = previews
+        self.watched = False
+        """Whether anybody wants to know its place while it waits."""
         self._leave = leave
-        self._latest: dict[int, tuple[int, Progress]] = {}
+        self._begin = begin
+        self._watch = watch
+        self._latest: dict[int, tuple[int, Queued | Progress]] = {}
         self._reports = 0
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
         self._outcome: Outcome | None = None
         self._error: SynthesisError | None = None
+
+    @property
+    def task(self) -> str:
+        return self.jobs[0].candidate.spec.task
+
+    @property
+    def model(self) -> str:
+        return self.jobs[0].candidate.model
+
+    @property
+    def caller(self) -> str:
+        return self.jobs[0].candidate.caller
+
+    @property
+    def who(self) -> Who:
+        return self.jobs[0].candidate.who
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was ever in a bundle."""
+        return any(job.candidate.tried for job in self.jobs)
 
     @property
     def done(self) -> bool:
@@ -89,15 +125,21 @@ class Ticket:
         return self.result().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Progress]:
+        async for each in self.news():
+            if isinstance(each, Progress):
+                yield each
+
+    async def news(self) -> AsyncIterator[Queued | Progress]:
+        """Its progress, and before that its place whenever that has changed."""
+        self.watched = True
+        self._watch(self)
         seen = 0
         while True:
             news, done = self._news, self.done
-            fresh = sorted(
-                (report for report in self._latest.values() if report[0] > seen), key=lambda report: report[0]
-            )
+            fresh = sorted((each for each in self._latest.values() if each[0] > seen), key=lambda each: each[0])
             if fresh:
-                seen, progress = fresh[0]
-                yield progress
+                seen, event = fresh[0]
+                yield event
             elif done:
                 return
             else:
@@ -109,9 +151,26 @@ class Ticket:
 
     # What the dispatcher tells it.
 
+    def move(self, place: Queued) -> None:
+        """It has another place in the queue, or the first."""
+        _, last = self._latest.get(_PLACE, (0, None))
+        if not isinstance(last, Queued) or last.position != place.position:
+            self._report(_PLACE, place)
+
+    def sent(self, waited: float) -> None:
+        """A bundle with it was sent, that long after the submission."""
+        first = not self.timings.bundles
+        self.timings.sent(waited)
+        if first:
+            self._latest.pop(_PLACE, None)
+            self._begin(self)
+
     def report(self, progress: Progress) -> None:
+        self._report(progress.index, progress)
+
+    def _report(self, key: int, event: Queued | Progress) -> None:
         self._reports += 1
-        self._latest[progress.index] = self._reports, progress
+        self._latest[key] = self._reports, event
         self._tell()
 
     def finish(self, total: float) -> None:
@@ -129,7 +188,7 @@ class Ticket:
             self._outcome, self._error = outcome, error
             self._ended.set()
             self._tell()
-            self._leave(self)
+            self._leave(self, error)
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()

@@ -8,8 +8,8 @@ Every function raises InvalidInput naming the field.
 """
 
 from .decoding import MAX_BYTES, MAX_PIXELS, Encoded, Header, Source, decode, header
-from .encoding import animation, check_suffix, encode, enlarge, save, to_image
-from .geometry import FITS, drawn_mask, drawn_rectangle, mask_square, paste_back, squared, to_square
+from .encoding import animation, check_suffix, encode, enlarge, save, to_file, to_image
+from .geometry import FITS, box_numbers, drawn_mask, drawn_rectangle, mask_square, paste_back, squared, to_square
 
 __all__ = [
     "FITS",
@@ -19,6 +19,7 @@ __all__ = [
     "Header",
     "Source",
     "animation",
+    "box_numbers",
     "check_suffix",
     "decode",
     "drawn_mask",
@@ -30,6 +31,7 @@ __all__ = [
     "paste_back",
     "save",
     "squared",
+    "to_file",
     "to_image",
     "to_square",
 ]

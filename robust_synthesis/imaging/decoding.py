@@ -62,7 +62,7 @@ def header(
 
     Raises InvalidInput for what is unreadable, empty, of another format, or above a limit.
     """
-    image = _open(_bytes(source, field, max_bytes), field, max_pixels)
+    image = _open(file_bytes(source, field, max_bytes), field, max_pixels)
     return Header(str(image.format), image.width, image.height)
 
 
@@ -91,7 +91,7 @@ def read(
         image = source
         _check_size(*image.size, field, max_pixels)
     else:
-        image = _open(_bytes(source, field, max_bytes), field, max_pixels)
+        image = _open(file_bytes(source, field, max_bytes), field, max_pixels)
     try:
         image.load()
         image = _eight_bits(_upright(image), field)
@@ -104,7 +104,8 @@ def read(
     return image
 
 
-def _bytes(source: Encoded, field: str, max_bytes: int) -> bytes:
+def file_bytes(source: Encoded, field: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """The file as it is. Raises InvalidInput where it cannot be read, is empty, or too large."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, (str, os.PathLike)):

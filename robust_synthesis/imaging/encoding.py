@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import InvalidInput
 from ..files import atomic_write
-from .decoding import decode, to_uint8
+from .decoding import Source, decode, file_bytes, header, read, to_uint8
 
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -52,6 +52,18 @@ def encode(image: Image.Image, format: str = "png", quality: int = 90) -> bytes:
         "WEBP": {"quality": quality},
     }
     return _file(image, name, **options[name])
+
+
+def to_file(source: Source, *, field: str = "image") -> bytes:
+    """A picture as a file that can be sent: files are left as they are, images and arrays become PNG, without loss.
+
+    Raises InvalidInput as `decode` does, but for damage that the header does not show.
+    """
+    if isinstance(source, (Image.Image, np.ndarray)):
+        source = encode(read(source, field=field))
+    data = file_bytes(source, field)
+    header(data, field=field)
+    return data
 
 
 def save(picture: Image.Image, path: str | Path, *, quality: int = 90) -> None:

@@ -91,12 +91,7 @@ def drawn_rectangle(
 
     x and y are its upper left corner. What sticks out of the image is cut off.
     """
-    if isinstance(box, str):
-        if not re.fullmatch(r"\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*){3}", box):
-            raise InvalidInput(field, f"is {box!r}; give x,y,width,height in pixels, such as 20,20,24,24.")
-        x, y, width, height = (int(number) for number in box.split(","))
-    else:
-        x, y, width, height = box
+    x, y, width, height = box_numbers(box, field=field)
     right, bottom = min(x + width, image_size[0]), min(y + height, image_size[1])
     if width < 1 or height < 1 or right <= max(x, 0) or bottom <= max(y, 0):
         whole = f"the image of {image_size[0]} x {image_size[1]}"
@@ -104,6 +99,16 @@ def drawn_rectangle(
     mask = Image.new("L", image_size)
     mask.paste(255, (max(x, 0), max(y, 0), right, bottom))
     return mask
+
+
+def box_numbers(box: str | tuple[int, int, int, int], *, field: str = "box") -> tuple[int, int, int, int]:
+    """x, y, width and height of "x,y,width,height". Raises InvalidInput."""
+    if not isinstance(box, str):
+        return box
+    if not re.fullmatch(r"\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*){3}", box):
+        raise InvalidInput(field, f"is {box!r}; give x,y,width,height in pixels, such as 20,20,24,24.")
+    x, y, width, height = (int(number) for number in box.split(","))
+    return x, y, width, height
 
 
 def mask_square(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..engine.classifier import Classifier
 from ..sheet import Row, draw
-from ..units import Unit
+from ..units import SHEET_ACROSS, SHEET_SIDE, Unit
 from .datasets import ImageSet
 
 TOP = 9
@@ -43,7 +43,9 @@ def collect_units(
             )
         )
     top = {unit.index: data.floats(index[rows[:, unit.index]]).numpy() for unit in units[:shown]}
-    return units, draw([Row.of(unit.name, top[unit.index]) for unit in units[:shown]], side=40, across=3)
+    return units, draw(
+        [Row.of(unit.name, top[unit.index]) for unit in units[:shown]], side=SHEET_SIDE, across=SHEET_ACROSS
+    )
 
 
 def _suggest(classes: Counter[str], unit: int) -> str:

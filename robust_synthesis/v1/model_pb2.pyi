@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from robust_synthesis.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -126,22 +127,26 @@ class ClassifyRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the classifier. Default: the server's default model."""
     image: _builtins.bytes
     """As InpaintSpec.image. Required."""
     top: _builtins.int
     """How many of the likeliest classes, from 1. Default: all."""
+    fit: _task_pb2.Fit.ValueType
+    """How the photo becomes a square. Default: FIT_CROP."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         image: _builtins.bytes = ...,
         top: _builtins.int | None = ...,
+        fit: _task_pb2.Fit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_top", b"_top", "top", b"top"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top", b"_top", "image", b"image", "model", b"model", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top", b"_top", "fit", b"fit", "image", b"image", "model", b"model", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__top: _TypeAlias = _typing.Literal["top"]  # noqa: Y015
     _WhichOneofArgType__top: _TypeAlias = _typing.Literal["_top", b"_top"]  # noqa: Y015

@@ -438,12 +438,17 @@ class StreamSynthesisRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     PREVIEWS_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """As GenerateRequest.model."""
     request_id: _builtins.str
     """As GenerateRequest.request_id."""
     previews: _builtins.bool
     """Send the unfinished picture, too, with every progress: a small JPEG."""
+    frames: _builtins.int
+    """How many times to report the progress of each picture at least, evenly over its steps; costs time. Default: after every bundle
+    of as many steps as suits the workers.
+    """
     @_builtins.property
     def task(self) -> _task_pb2.TaskSpec:
         """What to make."""
@@ -460,10 +465,11 @@ class StreamSynthesisRequest(_message.Message):
         task: _task_pb2.TaskSpec | None = ...,
         output: _task_pb2.Output | None = ...,
         previews: _builtins.bool = ...,
+        frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "output", b"output", "previews", b"previews", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "model", b"model", "output", b"output", "previews", b"previews", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,7 +529,7 @@ class EditRequest(_message.Message):
 
     @_builtins.property
     def undo(self) -> Global___UndoEdit:
-        """Go back to the picture before the last edit; what is under way is dropped."""
+        """Take back the newest edit, whether it waits, runs or is done."""
 
     @_builtins.property
     def cancel(self) -> Global___CancelEdit:
@@ -561,7 +567,7 @@ class EditResponse(_message.Message):
 
     @_builtins.property
     def frame(self) -> Global___EditFrame:
-        """An edit waits, or runs."""
+        """An edit runs. Frames that are not read in time are replaced by newer ones."""
 
     @_builtins.property
     def result(self) -> Global___EditResult:
@@ -659,7 +665,9 @@ Global___ApplyEdit: _TypeAlias = ApplyEdit  # noqa: Y015
 
 @_typing.final
 class UndoEdit(_message.Message):
-    """Go back to the picture before the last edit."""
+    """Take back the newest edit: drop the one that waits, or else the one that runs, or else go back to the picture before the last one.
+    So it does the same whether or not the edit that the caller sees has just ended.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

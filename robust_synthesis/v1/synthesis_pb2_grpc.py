@@ -177,7 +177,9 @@ class SynthesisServiceServicer:
         """A session of edits of one picture. The first request must be `open`. Every edit starts from the current picture; its frames
         stream back, and its result becomes the current picture. An edit that arrives while another one runs waits; one that
         waits is replaced by a newer one. What fails, fails alone: the session goes on. An idle session holds no compute. The
-        session ends when the caller closes its side and the last edit is done.
+        session ends when the caller closes its side and the last edit is done; with UNAVAILABLE when the gateway stops, after the edit that
+        runs; with DEADLINE_EXCEEDED (SESSION_IDLE) when nothing is asked of it for ten minutes. The server's default deadline is for
+        each edit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,6 +49,11 @@ class WorkerServiceStub:
                 request_serializer=robust__synthesis_dot_v1_dot_worker__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=robust__synthesis_dot_v1_dot_worker__pb2.DescribeResponse.FromString,
                 _registered_method=True)
+        self.GetCatalogue = channel.unary_unary(
+                '/robust_synthesis.v1.WorkerService/GetCatalogue',
+                request_serializer=robust__synthesis_dot_v1_dot_worker__pb2.GetCatalogueRequest.SerializeToString,
+                response_deserializer=robust__synthesis_dot_v1_dot_worker__pb2.GetCatalogueResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -85,6 +90,13 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCatalogue(self, request, context):
+        """The latent units of a classifier. NOT_FOUND where the worker does not have it any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +109,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=robust__synthesis_dot_v1_dot_worker__pb2.DescribeRequest.FromString,
                     response_serializer=robust__synthesis_dot_v1_dot_worker__pb2.DescribeResponse.SerializeToString,
+            ),
+            'GetCatalogue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCatalogue,
+                    request_deserializer=robust__synthesis_dot_v1_dot_worker__pb2.GetCatalogueRequest.FromString,
+                    response_serializer=robust__synthesis_dot_v1_dot_worker__pb2.GetCatalogueResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -158,6 +175,33 @@ class WorkerService:
             '/robust_synthesis.v1.WorkerService/Describe',
             robust__synthesis_dot_v1_dot_worker__pb2.DescribeRequest.SerializeToString,
             robust__synthesis_dot_v1_dot_worker__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCatalogue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/robust_synthesis.v1.WorkerService/GetCatalogue',
+            robust__synthesis_dot_v1_dot_worker__pb2.GetCatalogueRequest.SerializeToString,
+            robust__synthesis_dot_v1_dot_worker__pb2.GetCatalogueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class WorkerServiceStub:
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.DescribeResponse]
     """What the worker serves now. Cheap; gateways poll it."""
+    GetCatalogue: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetCatalogueRequest, _worker_pb2.GetCatalogueResponse]
+    """The latent units of a classifier. NOT_FOUND where the worker does not have it any more."""
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -83,6 +85,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     Describe: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.DescribeResponse]  # type: ignore[assignment]
     """What the worker serves now. Cheap; gateways poll it."""
+    GetCatalogue: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetCatalogueRequest, _worker_pb2.GetCatalogueResponse]  # type: ignore[assignment]
+    """The latent units of a classifier. NOT_FOUND where the worker does not have it any more."""
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """A worker agent: the classifiers of one machine, one bundle of jobs at a time.
@@ -120,5 +124,13 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.DescribeResponse, _abc.Awaitable[_worker_pb2.DescribeResponse]]:
         """What the worker serves now. Cheap; gateways poll it."""
+
+    @_abc_1.abstractmethod
+    def GetCatalogue(
+        self,
+        request: _worker_pb2.GetCatalogueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.GetCatalogueResponse, _abc.Awaitable[_worker_pb2.GetCatalogueResponse]]:
+        """The latent units of a classifier. NOT_FOUND where the worker does not have it any more."""
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

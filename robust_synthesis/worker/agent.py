@@ -7,10 +7,8 @@ import contextlib
 import logging
 import math
 import signal
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -18,9 +16,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..bundle import PROTOCOL
-from ..errors import InvalidInput, SynthesisError
+from ..errors import SynthesisError, Unauthenticated
 from ..gateway.backends.base import WorkerLost, WorkerUnavailable
-from ..keys import Keys
+from ..keys import KeyFile
+from ..security import HEALTH, Endpoint, bind
 from ..v1 import worker_pb2, worker_pb2_grpc
 from .engine import Engine, UnknownVersion, uncancelled
 from .metrics import Metrics
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 DID_NOT_RUN = ("bundle-ran", "no")
 """Trailing metadata of a refusal, which tells it from a connection that broke in mid-call."""
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _DEFAULT_TIMEOUT = 60.0
 _LONGEST_TIMEOUT = 300.0
 """TorchServe's own, in deploy/torchserve/model-config.yaml."""
@@ -41,43 +39,14 @@ _STEPS_ALLOWED = 4.0
 """A bundle is never taken for hung before this many times the slowest step that was measured."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the agent is reached."""
+@dataclass(frozen=True, kw_only=True)
+class Options(Endpoint):
+    """How the agent is reached, and how much it takes."""
 
-    listen: str = "127.0.0.1:50061"
     metrics_port: int | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_ca: Path | None = None
-    """Callers must show a certificate of this authority."""
-    keys: Path | None = None
-    insecure: bool = False
     max_bundles: int = 2
     max_bundle_bytes: int = 64 * 2**20
     drain_seconds: float = 30
-
-    def __post_init__(self) -> None:
-        host, port = self.address
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise InvalidInput("listen", f"is {self.listen!r}; give HOST:PORT, such as 0.0.0.0:50061.")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise InvalidInput("tls_cert", "needs --tls-key, and --tls-key needs it.")
-        if self.tls_ca is not None and self.tls_cert is None:
-            raise InvalidInput("tls_ca", "needs --tls-cert and --tls-key.")
-        if host in _LOOPBACK or self.insecure:
-            return
-        if self.tls_cert is None:
-            raise InvalidInput(
-                "listen", f"{host} is open to the network; give --tls-cert and --tls-key, or --insecure."
-            )
-        if self.tls_ca is None and self.keys is None:
-            raise InvalidInput("listen", f"{host} is open to the network; give --keys or --tls-ca, or --insecure.")
-
-    @property
-    def address(self) -> tuple[str, str]:
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), port
 
 
 class Servicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -133,6 +102,15 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
             engine=self._engine.kind,
         )
 
+    async def GetCatalogue(  # noqa: N802
+        self, request: worker_pb2.GetCatalogueRequest, context: _Context
+    ) -> worker_pb2.GetCatalogueResponse:
+        try:
+            files = await self._engine.catalogue(request.model, request.version)
+        except (SynthesisError, OSError) as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        return worker_pb2.GetCatalogueResponse(units_json=files.units_json, sheet=files.sheet)
+
     async def _run(self, request: worker_pb2.RunRequest) -> bytes:
         """Holds its place until the engine is done, even where the caller has gone."""
         self.outstanding += 1
@@ -165,24 +143,26 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
 class _Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Every method but health needs a key: probes cannot show one."""
 
-    def __init__(self, keys: Keys, metrics: Metrics) -> None:
+    def __init__(self, keys: KeyFile, metrics: Metrics) -> None:
         self._keys = keys
-
-        async def refuse(_: object, context: _Context) -> None:
-            metrics.count("unauthenticated")
-            message = "authorization: show the key of a gateway, as 'Bearer KEY'."
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, message, (DID_NOT_RUN,))
-
-        self._refusal: _Handler = grpc.unary_unary_rpc_method_handler(refuse)
+        self._metrics = metrics
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]], details: grpc.HandlerCallDetails
     ) -> _Handler:
-        shown = dict(details.invocation_metadata or ()).get("authorization", "")
-        known = self._keys.name(shown if isinstance(shown, str) else "") is not None
-        if known or details.method.startswith("/grpc.health.v1.Health/"):
-            return await continuation(details)
-        return self._refusal
+        if not details.method.startswith(HEALTH):
+            try:
+                self._keys.find(details.invocation_metadata or ())
+            except Unauthenticated as error:
+                return self._refusal(str(error))
+        return await continuation(details)
+
+    def _refusal(self, message: str) -> _Handler:
+        async def refuse(_: object, context: _Context) -> None:
+            self._metrics.count("unauthenticated")
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, message, (DID_NOT_RUN,))
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 class Agent:
@@ -223,7 +203,8 @@ class Agent:
                 await self._engine.close()
 
     def _server(self) -> grpc.aio.Server:
-        interceptors = [_Authentication(Keys.read(self._options.keys), self._metrics)] if self._options.keys else []
+        keys = self._options.key_file()
+        interceptors = [] if keys is None else [_Authentication(keys, self._metrics)]
         server = grpc.aio.server(
             interceptors=interceptors,
             options=[
@@ -237,18 +218,7 @@ class Agent:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        credentials = _credentials(self._options)
-        try:
-            if credentials is None:
-                self.port = server.add_insecure_port(self._options.listen)
-            else:
-                self.port = server.add_secure_port(self._options.listen, credentials)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise InvalidInput(
-                "listen", f"cannot listen on {self._options.listen}; is the port taken, or the host not ours?"
-            )
+        self.port = bind(server, self._options.listen, self._options.credentials())
         return server
 
     async def _unless_stopped(self, work: Awaitable[None]) -> bool:
@@ -288,28 +258,4 @@ class Agent:
     def _announce(self) -> None:
         host, _ = self._options.address
         models = ", ".join(f"{model.name} {model.version} on {model.device}" for model in self._engine.models())
-        security = "plaintext" if self._options.tls_cert is None else "mTLS" if self._options.tls_ca else "TLS"
-        log.info("ready on %s:%d (%s, %s): %s", host, self.port, security, self._engine.kind, models)
-
-
-def _credentials(options: Options) -> grpc.ServerCredentials | None:
-    """Raises InvalidInput for files that are not what they should be, which gRPC would only notice at a handshake."""
-    if options.tls_cert is None or options.tls_key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(options.tls_cert, options.tls_key, password="")
-    except (ssl.SSLError, ValueError) as error:
-        raise InvalidInput(
-            "tls_cert", f"{options.tls_cert} and {options.tls_key} are no PEM pair ({error})."
-        ) from error
-    if options.tls_ca is not None:
-        try:
-            context.load_verify_locations(options.tls_ca)
-        except ssl.SSLError as error:
-            raise InvalidInput("tls_ca", f"{options.tls_ca} has no PEM certificate ({error}).") from error
-    return grpc.ssl_server_credentials(
-        [(options.tls_key.read_bytes(), options.tls_cert.read_bytes())],
-        root_certificates=options.tls_ca.read_bytes() if options.tls_ca is not None else None,
-        require_client_auth=options.tls_ca is not None,
-    )
+        log.info("ready on %s:%d (%s, %s): %s", host, self.port, self._options.transport, self._engine.kind, models)

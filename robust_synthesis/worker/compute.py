@@ -22,6 +22,7 @@ from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
 from ..engine.run import bucket, pad
 from ..errors import InvalidInput
+from ..requests import Request
 from ..tasks import make_job, measures, prepare, ran_with
 from ..wire import decode, encode_error, encode_reply
 from . import transport
@@ -116,6 +117,7 @@ class Compute:
                 raise BundleError(f"model: this worker has {name} {version}, not {wanted}; ask one that has it.")
         except BundleError as error:
             return encode_error(str(error))
+        # A reply where there is nothing to descend to.
         members = list(self._helpers.map(self._open, bundle.jobs))
         jobs = [member for member in members if isinstance(member, _Member)]
         for job in jobs:
@@ -131,13 +133,27 @@ class Compute:
         self.last_seconds = time.perf_counter() - started
         return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
 
-    def _open(self, part: JobPart | Failure) -> _Member | Failure:
+    def _open(self, part: JobPart | Failure) -> _Member | JobReply:
         if isinstance(part, Failure):
-            return part
+            return JobReply(failure=part)
         try:
-            return self._start(part) if part.state is None else self._go_on(part)
+            if part.state is not None:
+                return self._go_on(part)
+            if part.request is not None and not part.request.spec.descends:
+                return self._classify(part.request)
+            return self._start(part)
         except Exception as error:
-            return _failure(error)
+            return JobReply(failure=_failure(error))
+
+    def _classify(self, request: Request) -> JobReply:
+        """The probability of every class, likeliest first; the loss is that of the first."""
+        prepared = prepare(request, self.classifier.card)
+        (found,) = self.classifier.probabilities(prepared.inputs.picture[None])
+        order = found.argsort(descending=True, stable=True).tolist()
+        probabilities = {self.classifier.card.classes[i]: float(found[i]) for i in order}
+        first = float(found[order[0]])
+        report = {"predicted": self.classifier.card.classes[order[0]], "probabilities": probabilities}
+        return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
 
     def _start(self, part: JobPart) -> _Member:
         assert part.request is not None
@@ -164,14 +180,16 @@ class Compute:
             started,
         )
 
-    def _go_on(self, part: JobPart) -> _Member | Failure:
+    def _go_on(self, part: JobPart) -> _Member | JobReply:
         assert part.state is not None
         if part.problem is not None:
             problem = self._problems.add(part.problem, self.classifier)
         else:
             known = self._problems.get(str(part.address))
             if known is None:
-                return Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
+                return JobReply(
+                    failure=Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
+                )
             problem = known
         if problem.center.shape[1:] != part.state.x.shape:
             raise InvalidInput("x", f"has shape {part.state.x.shape}, but the problem's centre is another's.")
@@ -233,9 +251,9 @@ class Compute:
                     job.failure = _failure(error)
         return found
 
-    def _reply(self, member: _Member | Failure, predicted: Mapping[int, int]) -> JobReply:
-        if isinstance(member, Failure):
-            return JobReply(failure=member)
+    def _reply(self, member: _Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
+        if isinstance(member, JobReply):
+            return member
         job = member
         if job.failure is None and not all(map(math.isfinite, job.loss)):
             message = "is not a number; lower the step size or the weights of the objective."

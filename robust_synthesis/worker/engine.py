@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ..errors import ModelError, SynthesisError
 from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
 from ..model_folder import Card
+from ..units import CatalogueFiles
 
 if TYPE_CHECKING:
     from .compute import Compute
@@ -89,6 +90,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        """The classifier's latent units. Raises UnknownVersion or ModelError."""
+        ...
+
     async def reload(self) -> None:
         """Look at the models directory now, and wait until what is new has been loaded."""
         ...
@@ -137,6 +142,9 @@ class InProcess:
 
     def models(self) -> Sequence[Loaded]:
         return self._shelf.models()
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        return await self._shelf.catalogue(model, version)
 
     async def reload(self) -> None:
         await self._shelf.reload()

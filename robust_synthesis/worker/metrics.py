@@ -1,24 +1,23 @@
-"""What a worker exports of its machine: bundles, processes, and GPUs. A GPU's numbers are absent, never zero, without one."""
+"""What a worker exports of its machine: bundles, processes, and GPUs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import struct
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..errors import InvalidInput
+from ..exposition import serve
+from ..gpus import Gpus
 from .engine import Engine
 
-log = logging.getLogger(__name__)
 OUTCOMES = ("ok", "lost", "unavailable", "busy", "unknown", "invalid", "unauthenticated")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -34,7 +33,7 @@ class Family(Protocol):
 class Metrics:
     """Counters of the agent, and collectors that look when they are scraped."""
 
-    def __init__(self, engine: Engine, nvml: Any = None) -> None:
+    def __init__(self, engine: Engine, gpus: Gpus | None = None) -> None:
         self.registry = CollectorRegistry()
         self._bundles = Counter(
             "worker_bundles", "Bundles by what became of them.", ["outcome"], registry=self.registry
@@ -54,7 +53,7 @@ class Metrics:
         self.outstanding = Gauge("worker_bundles_outstanding", "Bundles under way.", registry=self.registry)
         up = Gauge("worker_up", "1 while the engine can run bundles.", registry=self.registry)
         up.set_function(lambda: engine.up)
-        for collector in (_Processes(engine), Gpus(nvml), _TorchServe(engine)):
+        for collector in (_Processes(engine), gpus or Gpus(), _TorchServe(engine)):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)
 
@@ -76,19 +75,7 @@ class Metrics:
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Serve `/metrics`; returns what stops it. Raises InvalidInput where the port is taken."""
-        try:
-            server, thread = start_http_server(port, host, self.registry)
-        except OSError as error:
-            raise InvalidInput(
-                "metrics_port", f"cannot listen on {host} port {port} ({error.strerror}); choose another."
-            ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return stop
+        return serve(self.registry, host, port)
 
 
 def reply_header(reply: bytes) -> Mapping[str, Any]:
@@ -123,50 +110,6 @@ def _resident(pids: Sequence[int]) -> Iterator[int]:
     for pid in pids:
         with contextlib.suppress(psutil.Error):
             yield psutil.Process(pid).memory_info().rss
-
-
-class Gpus:
-    """Every GPU of the machine, as NVML sees it. `nvml` has the functions of pynvml, or is None."""
-
-    def __init__(self, nvml: Any) -> None:
-        self._nvml = nvml
-
-    def collect(self) -> Iterator[Metric]:
-        if self._nvml is None:
-            return
-        labels = ["gpu", "name"]
-        busy = GaugeMetricFamily("gpu_utilization_ratio", "Share of the time in which a kernel ran.", labels=labels)
-        used = GaugeMetricFamily("gpu_memory_used_bytes", "GPU memory in use.", labels=labels)
-        total = GaugeMetricFamily("gpu_memory_total_bytes", "GPU memory there is.", labels=labels)
-        error = self._nvml.NVMLError
-        with contextlib.suppress(error):
-            for index in range(self._nvml.nvmlDeviceGetCount()):
-                with contextlib.suppress(error):  # one that has fallen off the bus hides no other
-                    gpu = self._nvml.nvmlDeviceGetHandleByIndex(index)
-                    name = self._nvml.nvmlDeviceGetName(gpu)
-                    values = [str(index), name.decode() if isinstance(name, bytes) else name]
-                    with contextlib.suppress(error):  # not supported on every GPU
-                        busy.add_metric(values, self._nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
-                    with contextlib.suppress(error):
-                        memory = self._nvml.nvmlDeviceGetMemoryInfo(gpu)
-                        used.add_metric(values, memory.used)
-                        total.add_metric(values, memory.total)
-        yield from (family for family in (busy, used, total) if family.samples)
-
-
-def load_nvml() -> Any:
-    """pynvml, ready to use, or None where there is no driver or no GPU."""
-    try:
-        import pynvml
-    except ModuleNotFoundError:
-        log.info("no GPU metrics: nvidia-ml-py is not installed")
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        log.info("no GPU metrics: %s", error)
-        return None
-    return pynvml
 
 
 class _TorchServe:

@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 
 from .. import archive
 from ..errors import ModelError, SynthesisError
-from ..model_folder import CARD, ModelFolder
+from ..model_folder import CARD, UNITS, UNITS_SHEET, ModelFolder
+from ..units import CatalogueFiles
 from .engine import EngineError, Loaded, UnknownVersion
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,18 @@ class Places:
         return found
 
 
+def _catalogue(found: Found) -> CatalogueFiles:
+    if found.path.is_dir():
+        folder = ModelFolder.open(found.path, verify=False)
+        paths = {name: folder.file(name) for name in (UNITS, UNITS_SHEET)}
+        version, files = folder.version, {name: path.read_bytes() for name, path in paths.items() if path}
+    else:
+        version, files = archive.read_files(found.path, (UNITS, UNITS_SHEET))
+    if version != found.version:
+        raise UnknownVersion(f"model: {found.name} {found.version} has been replaced on disk.")
+    return CatalogueFiles(files.get(UNITS, b"").decode(), files.get(UNITS_SHEET, b""))
+
+
 def _stamp(path: Path) -> _Stamp | None:
     """Changes whenever a file does."""
     try:
@@ -119,6 +132,7 @@ def _stamp(path: Path) -> _Stamp | None:
 class _Entry(Generic[Handle]):
     handle: Handle
     info: Loaded
+    found: Found
     used: float
     """When it was last used, seconds of the clock."""
     outstanding: int = 0
@@ -212,6 +226,11 @@ class Shelf(Generic[Handle]):
             entry.outstanding -= 1
             entry.used = self._clock()
 
+    async def catalogue(self, name: str, version: str) -> CatalogueFiles:
+        """Raises UnknownVersion, also where its files have been replaced, and ModelError where they cannot be read."""
+        found = self._find(name, version).found
+        return await asyncio.to_thread(_catalogue, found)
+
     def _find(self, name: str, version: str | None) -> _Entry[Handle]:
         for entry in self._entries.values():
             if entry.info.name == name and (entry.info.version == version if version else entry.info.current):
@@ -273,7 +292,7 @@ class Shelf(Generic[Handle]):
             if (info.name, info.version) != key:
                 await self._unload(handle)
                 raise ModelError(f"model: {found.path} holds {info.name} {info.version}; build the archive again.")
-            self._entries[key] = _Entry(handle, info, self._clock())
+            self._entries[key] = _Entry(handle, info, found, self._clock())
             log.info("%s %s is ready after %.1f s", *key, self._clock() - started)
         for other in self._entries.values():
             if other.info.name == found.name:

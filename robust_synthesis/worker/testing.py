@@ -1,13 +1,16 @@
-"""Things to test workers with: an engine that computes nothing and fails on demand."""
+"""Things to test workers with: an engine that computes nothing and fails on demand, and a driver of GPUs that are not there."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 from ..bundle import PROTOCOL, Reply
 from ..gateway.backends.base import WorkerUnavailable
 from ..model_folder import Card
+from ..units import CatalogueFiles
 from ..wire import encode_reply
 from .engine import Loaded, UnknownVersion
 
@@ -55,6 +58,11 @@ class FakeEngine:
     async def close(self) -> None:
         self.up = False
 
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        if (model, version) != ("fake", VERSION):
+            raise UnknownVersion(f"model: there is no {model} {version}.")
+        return CatalogueFiles('[{"index": 3, "name": "ears", "activation": 1.5, "classes": {"cat": 9}}]')
+
     async def reload(self) -> None:
         """There is no directory."""
 
@@ -75,3 +83,30 @@ class FakeEngine:
         if self.error is not None:
             raise self.error
         return encode_reply(Reply("fake", VERSION, [], 0.25, [(8, 5, 0.2)]))
+
+
+class NVMLError(Exception):
+    """What pynvml raises."""
+
+
+class FakeNvml:
+    """pynvml with two GPUs, the second of which cannot tell its utilisation, and a third that does not answer."""
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 3
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index == 2:
+            raise NVMLError("lost")
+        return index
+
+    def nvmlDeviceGetName(self, gpu: int) -> str | bytes:  # noqa: N802
+        return ("NVIDIA H200", b"NVIDIA H200 MIG")[gpu]
+
+    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:  # noqa: N802
+        if gpu == 1:
+            raise NVMLError("not supported")
+        return SimpleNamespace(gpu=37, memory=5)
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:  # noqa: N802
+        return SimpleNamespace(used=(gpu + 1) * 2**30, total=141 * 2**30)

@@ -29,7 +29,7 @@ pytestmark = [
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("skimage")
     out = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "--out", str(out)]) == 0
+    assert main(["demo", "--out", str(out)]) == 0  # TorchServe, gateway and client
     return out
 
 
@@ -49,6 +49,23 @@ def test_demo_raises_the_probability_of_the_class_in_every_task(demo: Path) -> N
         assert after > before or name == "paint-features-unit", name
         for picture in task["pictures"]:
             assert picture["l2"] <= task["parameters"]["epsilon"] + 1e-3
+
+
+def test_demo_reports_the_latency_of_every_task_as_the_gateway_measured_it(demo: Path) -> None:
+    report = json.loads((demo / "demo.json").read_text())
+    assert report["backend"] == "torchserve"
+    requests = {task: latency["requests"] for task, latency in report["latency"].items()}
+    once = dict.fromkeys(("inpaint", "translate", "super_resolve", "sketch_to_image", "maximize_class"), 1)
+    assert requests == {"generate": 20, "paint_features": 2} | once
+    assert all(0 < latency["mean"] <= latency["below"] * 2 for latency in report["latency"].values())
+
+
+def test_demo_without_torchserve_makes_the_same_pictures(demo: Path, tmp_path: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--backend", "embedded"]) == 0
+    there, here = (json.loads((folder / "demo.json").read_text())["tasks"] for folder in (demo, tmp_path))
+    for name, task in here.items():
+        assert [picture["seed"] for picture in task["pictures"]] == [0] * len(task["pictures"])
+        assert task["parameters"] == there[name]["parameters"]
 
 
 @pytest.mark.skipif("cifar10-judge" not in available(), reason="needs model_store/cifar10-judge")

@@ -190,6 +190,29 @@ def test_a_tail_of_less_than_a_quarter_is_run_at_once(evaluations: int, run: int
     assert plan.steps == [run]
 
 
+@pytest.mark.parametrize(("frames", "run"), [(1, 50), (3, 34), (20, 5), (1000, 1)])
+def test_a_job_that_wants_frames_takes_fewer_steps_at_a_time_than_its_neighbours(frames: int, run: int) -> None:
+    batcher = Batcher()
+    jobs(batcher, 1, steps=100, frames=frames)
+    (plan,) = batcher.plan(workers(step_seconds={1: 0.003}), 0.0)  # 50 fit
+    assert plan.steps == [run]
+    jobs(batcher, 1, steps=100)
+    batcher.unsent(plan)
+    batcher.retry(plan.jobs[0])
+    (plan,) = batcher.plan(workers(step_seconds={1: 0.003, 2: 0.003}), 0.0)
+    assert plan.steps == [run, 50]
+
+
+def test_the_last_evaluation_makes_no_frame_of_its_own() -> None:
+    batcher, worker = Batcher(), workers(step_seconds={1: 0.003})
+    jobs(batcher, 1, steps=20, frames=4)
+    steps: list[int] = []
+    while plans := batcher.plan(worker, 0.0):
+        steps += plans[0].steps
+        answer(batcher, plans[0])
+    assert steps == [5, 5, 5, 6]
+
+
 def test_jobs_with_unequal_remaining_steps_each_run_their_own() -> None:
     batcher = Batcher()
     for steps in (5, 100, 20):

@@ -123,6 +123,21 @@ def test_jobs_of_all_tasks_share_a_bundle(compute: Compute) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_a_classification_is_the_librarys_and_shares_a_bundle(compute: Compute, classifier: Classifier) -> None:
+    looked = Request(spec=specs.Classify(seed=1), image=IMAGE)
+    broken = Request(spec=specs.Classify(seed=1), image=b"no image")
+    generated, seen, failed = ask(compute, [start(REQUESTS[0]), start(looked), start(broken)])
+    expected = Synthesizer(classifier).classify(IMAGE)
+    assert seen.report["probabilities"] == pytest.approx(expected)
+    assert list(seen.report["probabilities"]) == list(expected)
+    assert (seen.report["predicted"], seen.picture, seen.state) == (next(iter(expected)), b"", None)
+    assert seen.probability == pytest.approx([max(expected.values())])
+    assert np.exp(-np.asarray(seen.loss)) == pytest.approx(seen.probability)
+    assert generated.picture
+    assert failed.failure is not None
+    assert failed.failure.field == "image"
+
+
 def test_each_picture_of_a_request_is_a_job(classifier: Classifier) -> None:
     request = Request(spec=specs.Generate(target="square", seed=5, count=3, exact=True))
     expected = Synthesizer(classifier).answer(request).images

@@ -151,6 +151,18 @@ def test_progress_counts_steps_up_to_the_end_with_pictures_where_wanted() -> Non
     run(main())
 
 
+def test_frames_are_progress_at_even_distances_and_leave_the_neighbours_bundles_as_long_as_they_were() -> None:
+    async def main() -> None:
+        async with running(FakeWorker(models=[fake_model(step_seconds={1: 0.001, 2: 0.001})])) as dispatcher:
+            ticket, neighbour = submit(dispatcher, 1, 60, frames=20), submit(dispatcher, 2, 60)
+            steps = [progress.step async for progress in ticket]
+            assert found(await ticket) == expected(seed=1, steps=60)
+            assert steps == list(range(3, 61, 3))
+            assert (await neighbour).timings.bundles == 1
+
+    run(main())
+
+
 def test_a_slow_consumer_gets_only_the_newest_and_a_late_one_too() -> None:
     async def main() -> None:
         async with running(FakeWorker()) as dispatcher:

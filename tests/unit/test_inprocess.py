@@ -11,6 +11,7 @@ import pytest
 from robust_synthesis.archive import build
 from robust_synthesis.bundle import Bundle, JobPart
 from robust_synthesis.gateway.backends.base import WorkerLost, WorkerUnavailable
+from robust_synthesis.model_folder import UNITS, UNITS_SHEET
 from robust_synthesis.requests import Request
 from robust_synthesis.specs import Generate
 from robust_synthesis.testing import tiny_model_folder
@@ -40,8 +41,12 @@ def test_a_folder_and_an_archive_of_it_run_bundles(tmp_path: Path, archived: boo
             assert set(model.step_seconds) == {1, 8}
             reply = decode_reply(await engine.run(_bundle(), model="tiny", version=folder.version, timeout=60))
             assert len(reply.jobs[0].loss) == 3
-            with pytest.raises(UnknownVersion):
-                await engine.run(_bundle(), model="tiny", version="0", timeout=60)
+            files = await engine.catalogue("tiny", folder.version)
+            assert files.units_json.encode() == (folder.path / UNITS).read_bytes()
+            assert files.sheet == (folder.path / UNITS_SHEET).read_bytes()
+            for ask in (engine.run(_bundle(), model="tiny", version="0", timeout=60), engine.catalogue("tiny", "0")):
+                with pytest.raises(UnknownVersion):
+                    await ask
         finally:
             await engine.close()
 

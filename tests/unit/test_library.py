@@ -60,6 +60,7 @@ def test_every_task_makes_its_class_more_probable_inside_its_ball(synthesizer: S
     assert 0 < made.linf <= 1
     assert len(made.losses) == len(made.probabilities) == 13
     assert result.parameters["epsilon"] == 2.5
+    assert made.start is not None
     assert made.image.size == made.start.size == (SIZE, SIZE)
     difference = (np.asarray(made.image, np.float32) - np.asarray(made.start, np.float32)) / 255
     assert float(np.sqrt((difference**2).sum())) == pytest.approx(made.l2, rel=0.02)
@@ -162,6 +163,7 @@ def test_progress_and_frames_show_the_way_there(synthesizer: Synthesizer) -> Non
     assert reports[-1].loss == pytest.approx(made.losses[-1])
     assert reports[-1].probability == pytest.approx(made.probabilities[-1])
     assert [step for step, _ in made.frames] == [0, 4, 8, 12, 16, 20]
+    assert made.start is not None
     assert made.frames[0][1].tobytes() == made.start.tobytes()
     assert len({frame.tobytes() for _, frame in made.frames}) == 6
     assert not synthesizer.generate("square", seed=1).pictures[0].frames

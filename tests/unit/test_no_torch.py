@@ -11,6 +11,14 @@ MODULES = (
     "robust_synthesis.worker.torchserve",
     "robust_synthesis.worker.agent",
     "robust_synthesis.cli.worker",
+    "robust_synthesis.cli.main",
+    "robust_synthesis.gateway.assembly",
+    "robust_synthesis.cli.serve",
+    "robust_synthesis.gateway.server",
+    "robust_synthesis.gateway.running",
+    "robust_synthesis.gateway.metrics",
+    "robust_synthesis.gateway.tracing",
+    "robust_synthesis.messages",
 )
 
 

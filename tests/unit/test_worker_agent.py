@@ -19,6 +19,7 @@ from robust_synthesis.errors import InvalidInput
 from robust_synthesis.gateway.backends.base import Worker, WorkerLost, WorkerUnavailable
 from robust_synthesis.gateway.backends.engine import EngineBackend
 from robust_synthesis.gateway.backends.remote import Credentials, Remote
+from robust_synthesis.units import Units
 from robust_synthesis.v1 import worker_pb2, worker_pb2_grpc
 from robust_synthesis.wire import decode_reply
 from robust_synthesis.worker.agent import SERVICE, Agent, Options
@@ -100,6 +101,19 @@ def test_a_bundle_goes_through_and_the_worker_is_described() -> None:
             assert here.metrics.registry.get_sample_value(
                 "worker_step_seconds_sum", {"model": "fake", "batch_size": "8"}
             ) == pytest.approx(0.04)
+
+    asyncio.run(main())
+
+
+def test_a_catalogue_is_fetched_and_one_that_is_not_there_is_unavailable() -> None:
+    async def main() -> None:
+        async with running(LOCAL) as here:
+            worker = await here.up()
+            files = await worker.catalogue("fake", VERSION)
+            assert files == await here.engine.catalogue("fake", VERSION)
+            assert Units.from_json(files.units_json).find("ears", 10) == 3
+            with pytest.raises(WorkerUnavailable, match="there is no fake other"):
+                await worker.catalogue("fake", "other")
 
     asyncio.run(main())
 
@@ -323,7 +337,7 @@ def test_a_gateway_without_the_key_finds_no_worker_up(
     async def main() -> None:
         async with running(options, Credentials(tls_ca=authority.ca, key=key)) as here:
             await here.until(lambda: "UNAUTHENTICATED" in caplog.text)
-            with pytest.raises(WorkerUnavailable, match="show the key"):
+            with pytest.raises(WorkerUnavailable, match=r"authorization: (show the key|this key is not known)"):
                 await here.send()
             assert not here.worker.up
 

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
 
 from robust_synthesis.bundle import JobReply, Reply
 from robust_synthesis.errors import InvalidInput
@@ -15,68 +12,12 @@ from robust_synthesis.worker.metrics import OUTCOMES, Metrics, reply_header
 from robust_synthesis.worker.testing import FakeEngine
 
 
-class NVMLError(Exception):
-    pass
-
-
-class FakeNvml:
-    """pynvml with two GPUs, the second of which cannot tell its utilisation, and a third that does not answer."""
-
-    NVMLError = NVMLError
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 3
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        if index == 2:
-            raise NVMLError("lost")
-        return index
-
-    def nvmlDeviceGetName(self, gpu: int) -> str | bytes:  # noqa: N802
-        return ("NVIDIA H200", b"NVIDIA H200 MIG")[gpu]
-
-    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:  # noqa: N802
-        if gpu == 1:
-            raise NVMLError("not supported")
-        return SimpleNamespace(gpu=37, memory=5)
-
-    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:  # noqa: N802
-        return SimpleNamespace(used=(gpu + 1) * 2**30, total=141 * 2**30)
-
-
-def _metrics(nvml: Any = None) -> Metrics:
-    return Metrics(FakeEngine(), nvml)
-
-
-def _text(metrics: Metrics) -> str:
-    return generate_latest(metrics.registry).decode()
+def _metrics() -> Metrics:
+    return Metrics(FakeEngine())
 
 
 def _value(metrics: Metrics, name: str, /, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
-
-
-def test_gpu_numbers_are_absent_without_a_gpu() -> None:
-    assert "gpu_" not in _text(_metrics())
-
-
-def test_gpu_numbers_are_those_of_nvml() -> None:
-    metrics = _metrics(FakeNvml())
-    first, second = {"gpu": "0", "name": "NVIDIA H200"}, {"gpu": "1", "name": "NVIDIA H200 MIG"}
-    assert _value(metrics, "gpu_utilization_ratio", **first) == 0.37
-    assert _value(metrics, "gpu_memory_used_bytes", **first) == 2**30
-    assert _value(metrics, "gpu_memory_total_bytes", **first) == 141 * 2**30
-    assert _value(metrics, "gpu_utilization_ratio", **second) is None
-    assert _value(metrics, "gpu_memory_used_bytes", **second) == 2 * 2**30
-    assert 'gpu="2"' not in _text(metrics)
-
-
-def test_a_driver_that_fails_leaves_no_gpu_number() -> None:
-    class Broken(FakeNvml):
-        def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-            raise NVMLError("driver unloaded")
-
-    assert "gpu_" not in _text(_metrics(Broken()))
 
 
 def test_every_outcome_is_there_before_it_happens() -> None:

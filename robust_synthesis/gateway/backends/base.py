@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ...errors import SynthesisError
 from ...model_folder import Card
+from ...units import CatalogueFiles
 
 
 class WorkerLost(SynthesisError):
@@ -48,6 +49,9 @@ class Worker(Protocol):
 
     async def run(self, bundle: bytes, *, model: str, version: str | None, timeout: float) -> bytes:
         """The reply's blob. Raises WorkerLost, also after `timeout` seconds, and WorkerUnavailable."""
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        """The latent units of a classifier. Raises WorkerUnavailable, also where it does not have that version, or ModelError."""
 
 
 class Backend(Protocol):

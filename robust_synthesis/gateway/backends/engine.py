@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from ...units import CatalogueFiles
 from ...worker.engine import Engine
 from .base import ModelInfo, Worker, WorkerUnavailable
 
@@ -28,6 +29,9 @@ class EngineWorker:
         if self.closed:
             raise WorkerUnavailable("the worker is stopping.")
         return await self._engine.run(bundle, model=model, version=version, timeout=timeout)
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        return await self._engine.catalogue(model, version)
 
 
 class EngineBackend:

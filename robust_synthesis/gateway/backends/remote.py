@@ -6,24 +6,25 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ...bundle import BundleError
+from ...credentials import Credentials
 from ...errors import InvalidInput, ModelError, SynthesisError
 from ...model_folder import Card
+from ...units import CatalogueFiles
 from ...v1 import worker_pb2, worker_pb2_grpc
 from .base import ModelInfo, Worker, WorkerLost, WorkerUnavailable
 
 if TYPE_CHECKING:
     from ...v1.worker_pb2_grpc import WorkerServiceAsyncStub  # only in the .pyi
+
+__all__ = ("DEFAULT_PORT", "Credentials", "Remote", "RemoteWorker", "translate")
 
 log = logging.getLogger(__name__)
 SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
@@ -35,44 +36,6 @@ _BACKOFF = (0.1, 5.0)
 """Seconds between probes of a worker that has failed: first, and at most."""
 _GRACE = 10.0
 """Added to the deadline of a bundle, which the worker may compute after another one."""
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """How a gateway shows who it is, and knows who the workers are."""
-
-    tls_ca: Path | None = None
-    """Authority of the workers' certificates; without it, and without a certificate, connections are plaintext."""
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    """With them the gateway shows a certificate (mTLS)."""
-    key: str | None = None
-    """Bearer key."""
-    tls: bool = False
-    """Encrypt, with the system's authorities where there is no `tls_ca`."""
-
-    def __post_init__(self) -> None:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise InvalidInput("tls_cert", "needs a tls_key, and a tls_key needs it.")
-
-    @property
-    def encrypts(self) -> bool:
-        return self.tls or self.tls_ca is not None or self.tls_cert is not None
-
-    def channel(self) -> grpc.ChannelCredentials | None:
-        """Raises InvalidInput for files that are no PEM, OSError for those that cannot be read."""
-        if not self.encrypts:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=self.tls_ca)
-            if self.tls_cert is not None:
-                context.load_cert_chain(self.tls_cert, self.tls_key, password="")
-        except (ssl.SSLError, ValueError) as error:
-            raise InvalidInput("tls_ca", f"the certificates or the key cannot be used ({error}).") from error
-        ca, key, cert = (
-            None if path is None else path.read_bytes() for path in (self.tls_ca, self.tls_key, self.tls_cert)
-        )
-        return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 class RemoteWorker:
@@ -134,6 +97,15 @@ class RemoteWorker:
         finally:
             self._outstanding -= 1
         return reply.bundle
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        """Raises WorkerUnavailable."""
+        request = worker_pb2.GetCatalogueRequest(model=model, version=version)
+        try:
+            found = await self._stub.GetCatalogue(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise WorkerUnavailable(f"{self.name} shows no catalogue: {error.details()}") from None
+        return CatalogueFiles(found.units_json, found.sheet)
 
     async def close(self, grace: float = 0) -> None:
         """Break off what is under way after a grace."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from ... import archive
 from ...errors import ModelError, SynthesisError
 from ...gateway.backends.base import WorkerUnavailable
+from ...units import CatalogueFiles
 from ..engine import EngineError, Loaded
 from ..shelf import Found, Places, Shelf
 from .client import ManagementError
@@ -84,6 +85,9 @@ class TorchServe:
             await life.stop()
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        return await self._shelf.catalogue(model, version)
 
     async def reload(self) -> None:
         await self._shelf.reload()

@@ -1,0 +1,148 @@
+"""What all calls have in common: an id, a status for whatever they raise, a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from ..channel import REQUEST_ID
+from ..errors import InvalidInput
+from .calls import Call, begin
+from .errors import ShuttingDown
+from .seams import Observer
+from .statuses import is_expected, status_of, to_grpc, trailers_of
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+log = logging.getLogger(__name__)
+INFRASTRUCTURE = "/grpc."
+"""Methods of gRPC itself, health and reflection, are left as they are."""
+
+
+class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """The outermost interceptor; what those below it raise becomes a status, too."""
+
+    def __init__(self, observer: Observer | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observer = observer or Observer()
+        self._clock = clock
+        self.draining = False
+        """Refuse what is new."""
+        self._open = 0
+        self._idle = asyncio.Event()
+
+    async def idle(self, seconds: float) -> None:
+        """Until no call is open, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._open:
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        call = Call(details.method)
+        begin(call)
+        try:
+            handler = await continuation(details)
+        except Exception as error:
+            return self._refusal(error, call)
+        if handler is None:
+            self._observer.call_started(call.method)
+            self._observer.call_finished(call.method, grpc.StatusCode.UNIMPLEMENTED.name, 0.0)
+            return handler
+        if call.method.startswith(INFRASTRUCTURE):
+            return handler
+        if self.draining:
+            return self._refusal(ShuttingDown("the gateway is stopping; send the request again."), call)
+        return self._served(handler, call)
+
+    def _served(self, handler: Handler, call: Call) -> Handler:
+        """The handler, reading its requests itself: what cannot be read is the caller's mistake, and gRPC says INTERNAL."""
+        kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
+        method: Any = next(kind for kind in kinds if kind is not None)
+
+        async def behaviour(raw: Any, context: Context) -> Any:
+            async with self._call(call, context):
+                request = _read_all(handler, raw) if handler.request_streaming else _read(handler, raw)
+                if not handler.response_streaming:
+                    return await method(request, context)
+                async with contextlib.aclosing(method(request, context)) as responses:
+                    async for response in responses:
+                        await context.write(response)
+            return None
+
+        return handler_of(handler.request_streaming, handler.response_streaming)(
+            behaviour, response_serializer=handler.response_serializer
+        )
+
+    def _refusal(self, error: Exception, call: Call) -> Handler:
+        async def refuse(_: object, context: Context) -> None:
+            async with self._call(call, context):
+                raise error
+
+        return grpc.stream_stream_rpc_method_handler(refuse)  # fits every method: it waits for no request
+
+    @contextlib.asynccontextmanager
+    async def _call(self, call: Call, context: Context) -> AsyncIterator[None]:
+        started, code = self._clock(), grpc.StatusCode.OK
+        self._open += 1
+        self._observer.call_started(call.method)
+        context.set_trailing_metadata(((REQUEST_ID, call.id),))
+        try:
+            yield
+        except asyncio.CancelledError:
+            overdue = (context.time_remaining() or 1) <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if overdue else grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.InternalError as error:  # a write failed, which it does where the caller is gone
+            code = grpc.StatusCode.CANCELLED
+            raise asyncio.CancelledError from error
+        except grpc.aio.AbortError:
+            code = grpc.StatusCode.UNKNOWN
+            raise
+        except Exception as error:
+            status = status_of(error)
+            code = _CODES[status.code]
+            if not is_expected(error):
+                log.error("%s failed", call.method, exc_info=error, extra={"request_id": call.id})
+            message, trailers = to_grpc(status)
+            await context.abort(code, message, (*trailers, *trailers_of(error), (REQUEST_ID, call.id)))
+        finally:
+            self._open -= 1
+            self._idle.set()
+            seconds = self._clock() - started
+            self._observer.call_finished(call.method, code.name, seconds)
+            fields = {"request_id": call.id, "caller": call.caller, "method": call.method, "code": code.name}
+            log.info("%s %s in %.3f s", call.method, code.name, seconds, extra=fields | {"seconds": round(seconds, 6)})
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def handler_of(request_streaming: bool, response_streaming: bool) -> Callable[..., Handler]:
+    """What makes a handler of such a method."""
+    if request_streaming:
+        return grpc.stream_stream_rpc_method_handler if response_streaming else grpc.stream_unary_rpc_method_handler
+    return grpc.unary_stream_rpc_method_handler if response_streaming else grpc.unary_unary_rpc_method_handler
+
+
+async def _read_all(handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for each in raw:
+        yield _read(handler, each)
+
+
+def _read(handler: Handler, raw: bytes) -> Any:
+    try:
+        return handler.request_deserializer(raw)  # type: ignore[misc]
+    except DecodeError as error:
+        raise InvalidInput("request", "cannot be read as a message of this method; texts must be UTF-8.") from error

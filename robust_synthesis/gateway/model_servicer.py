@@ -1,0 +1,66 @@
+"""ModelService: what the classifiers are, and what they see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from ..v1 import model_pb2, model_pb2_grpc
+from . import convert_models
+from .catalogues import Catalogues
+from .convert import naming
+from .desk import Desk
+from .errors import NoWorker
+from .models import Models
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """Raises what is wrong with a request; the interceptor makes statuses of it."""
+
+    def __init__(self, desk: Desk, models: Models, catalogues: Catalogues) -> None:
+        self._desk = desk
+        self._models = models
+        self._catalogues = catalogues
+
+    async def ListModels(  # noqa: N802
+        self, request: model_pb2.ListModelsRequest, context: Context
+    ) -> model_pb2.ListModelsResponse:
+        del request, context
+        summaries = [await self._summary(name) for name in self._models.current()]
+        return model_pb2.ListModelsResponse(models=summaries, default_model=self._models.default())
+
+    async def GetModel(  # noqa: N802
+        self, request: model_pb2.GetModelRequest, context: Context
+    ) -> model_pb2.GetModelResponse:
+        del context
+        info = self._models.get(request.model)
+        return convert_models.model(info, await self._summary(info.name))
+
+    async def Classify(  # noqa: N802
+        self, request: model_pb2.ClassifyRequest, context: Context
+    ) -> model_pb2.ClassifyResponse:
+        with naming(request):
+            order = convert_models.classification(request)
+            async with self._desk.ticket(order, context.time_remaining()) as ticket:
+                return convert_models.classes(await ticket, request)
+
+    async def ListUnits(  # noqa: N802
+        self, request: model_pb2.ListUnitsRequest, context: Context
+    ) -> model_pb2.ListUnitsResponse:
+        del context
+        info = self._models.get(request.model)
+        return convert_models.units(await self._catalogues.get(info), info, request)
+
+    async def _summary(self, name: str) -> model_pb2.ModelSummary:
+        info = self._models.get(name)
+        try:
+            units = await self._catalogues.get(info)
+        except NoWorker:  # it is known all the same, and so is the rest
+            units = ()
+        return convert_models.summary(info, units)

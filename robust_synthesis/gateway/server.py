@@ -1,0 +1,209 @@
+"""The gateway: a backend, the jobs that it computes, the gRPC services in front of them, and their orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from ..channel import PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL
+from ..errors import InvalidInput
+from ..security import bind
+from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
+from . import model_servicer, servicer
+from .backends.base import Backend
+from .batcher import DEFAULT
+from .catalogues import Catalogues
+from .desk import DEADLINE, Desk
+from .dispatcher import Dispatcher
+from .edit import SessionLimits
+from .interceptor import Calls
+from .limits import Limits
+from .models import Models
+from .policy import Policy
+from .seams import Admission, Observer
+from .sessions import Sessions
+
+log = logging.getLogger(__name__)
+SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+"""Newer clients ask for it; its messages are those of v1alpha."""
+METADATA_BYTES = 16 * 2**10
+"""Of a call; more is refused before anything reads it, surely where it is twice as much."""
+_LAST_WORDS = 5.0
+"""Seconds for calls to end after their jobs have."""
+_FLUSH = 0.5
+"""Seconds for the last bytes to leave; watchers of health are sent away then."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the gateway serves. Times are in seconds."""
+
+    listen: str = "127.0.0.1:50051"
+    default_model: str = ""
+    """Of requests without one; empty is the only classifier, or the only robust one."""
+    limits: Limits = field(default_factory=Limits)
+    sessions: SessionLimits = field(default_factory=SessionLimits)
+    deadline: float = DEADLINE
+    """Of calls that have none."""
+    grace: float = 60.0
+    """For accepted requests after SIGTERM."""
+    connection_age: float = 600.0
+    """After which a client is asked to connect anew, so that load spreads over new gateways."""
+    connection_grace: float = 600.0
+    """For the calls of a connection that has reached its age."""
+    streams: int = 1000
+    """Calls at a time on one connection."""
+
+    def __post_init__(self) -> None:
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise InvalidInput("listen", f"is {self.listen!r}; give HOST:PORT, such as 0.0.0.0:50051.")
+        for name in ("deadline", "connection_age", "connection_grace"):
+            if not 0 < getattr(self, name) <= 86_400:
+                raise InvalidInput(name, f"is {getattr(self, name)}; give seconds above 0, up to a day.")
+        if not 0 <= self.grace <= 86_400:
+            raise InvalidInput("grace", f"is {self.grace}; give seconds from 0, up to a day.")
+
+    def channel_options(self) -> list[tuple[str, int]]:
+        """What gRPC is told; docs/gateway.md has the client's side of it."""
+        return [
+            ("grpc.so_reuseport", 0),  # else a second gateway on the port would start, and share it
+            ("grpc.max_receive_message_length", self.limits.message_bytes),
+            ("grpc.max_send_message_length", -1),  # results are as large as what was asked for
+            ("grpc.max_metadata_size", METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
+            ("grpc.max_concurrent_streams", self.streams),
+            ("grpc.http2.bdp_probe", 0),  # else megabytes that nobody has read yet wait for each of a thousand streams
+            ("grpc.keepalive_time_ms", int(1000 * SERVER_PING_INTERVAL)),  # finds clients that have gone without a word
+            ("grpc.keepalive_timeout_ms", int(1000 * PING_TIMEOUT)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", int(1000 * SHORTEST_PING_INTERVAL)),
+            ("grpc.max_connection_age_ms", int(1000 * self.connection_age)),
+            ("grpc.max_connection_age_grace_ms", int(1000 * self.connection_grace)),
+        ]
+
+
+class Gateway:
+    """Either `run` until a signal, or `start` and `stop`."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: Options | None = None,
+        *,
+        admission: Admission | None = None,
+        observer: Observer | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        credentials: grpc.ServerCredentials | None = None,
+        policy: Policy = DEFAULT,
+    ) -> None:
+        self.options = options or Options()
+        self.dispatcher = Dispatcher(backend, policy=policy, observer=observer)
+        self.models = Models(backend, self.options.default_model)
+        self.desk = Desk(
+            self.dispatcher,
+            self.models,
+            limits=self.options.limits,
+            admission=admission,
+            observer=observer,
+            deadline_seconds=self.options.deadline,
+        )
+        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions)
+        self.port = 0
+        self._backend = backend
+        self._credentials = credentials
+        self._calls = Calls(observer)
+        self._interceptors = (self._calls, *interceptors)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server: grpc.aio.Server | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def target(self) -> str:
+        """Where it listens, HOST:PORT."""
+        return f"{self.options.listen.rpartition(':')[0]}:{self.port}"
+
+    async def start(self) -> None:
+        """Raises InvalidInput where it cannot listen, EngineError or ModelError where the backend cannot start."""
+        self._server = self._listening()
+        await self.dispatcher.start()
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        log.info("ready on %s: %s", self.target, ", ".join(self.models.current()) or "no models yet")
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Health says so first, new calls are refused, and accepted requests have `grace` seconds to end; then all is closed."""
+        await self._health.enter_graceful_shutdown()
+        self._calls.draining = True
+        self.sessions.drain()
+        if self.dispatcher.requests:
+            log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
+        await self.dispatcher.close(self.options.grace if grace is None else grace)
+        await self._calls.idle(_LAST_WORDS)
+        if self._server is not None:
+            await self._server.stop(_FLUSH)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one ends the grace."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        starting = asyncio.create_task(self.start())
+        if await self._before_signal(starting):
+            starting.result()
+            await self._stop.wait()
+        self._stop.clear()
+        stopping = asyncio.create_task(self.stop())
+        if not await self._before_signal(stopping):
+            await self.stop(grace=0)
+
+    async def _before_signal(self, work: asyncio.Task[None]) -> bool:
+        """Whether it ended before a signal came; else it is cancelled."""
+        signalled = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((work, signalled), return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        if work.done():
+            return True
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        return False
+
+    def _model_servicer(self) -> model_servicer.ModelServicer:
+        return model_servicer.ModelServicer(self.desk, self.models, Catalogues(self._backend))
+
+    def _listening(self) -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=self._interceptors, options=self.options.channel_options())
+        synthesis_pb2_grpc.add_SynthesisServiceServicer_to_server(
+            servicer.SynthesisServicer(self.desk, self.sessions), server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _reflect(server)
+        self.port = bind(server, self.options.listen, self._credentials)
+        return server
+
+
+def _reflect(server: grpc.aio.Server) -> None:
+    """Under both names that clients know."""
+    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflector = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]
+    method = grpc.stream_stream_rpc_method_handler(
+        reflector.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (reflection.SERVICE_NAME, REFLECTION_V1):
+        handlers = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+        server.add_generic_rpc_handlers((handlers,))

@@ -1,0 +1,38 @@
+"""How much of some kind of work the workers do in a second, from the step times that the dispatcher has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .backends.base import Worker
+from .policy import Policy
+from .queue import Kind, Speed
+from .step_times import BUCKETS, StepTimes
+
+
+def speed_of(kind: Kind, workers: Sequence[Worker], times: StepTimes, policy: Policy) -> Speed | None:
+    """Of all workers that are up, or of those that should be where none is; None where nothing is known."""
+    able = [
+        (worker, info) for worker in workers for info in worker.models() if info.name == kind.model and info.current
+    ]
+    rates, steps = {}, []
+    for worker, info in [pair for pair in able if pair[0].up] or able:
+        known = {size: times.cost(worker.name, info, kind.side, size) for size in _sizes(kind, policy)}
+        best = _best({size: seconds for size, seconds in known.items() if seconds}, 2 * policy.chunk_target(kind.side))
+        if best is not None:
+            size, seconds = best
+            rates[worker.name] = size / seconds * (kind.side / 64) ** 2
+            steps.append(seconds)
+    return Speed(sum(rates.values()), max(steps), frozenset(rates)) if rates else None
+
+
+def _sizes(kind: Kind, policy: Policy) -> Sequence[int]:
+    """Of the batches that full bundles are made of."""
+    most = 1 if kind.exact else policy.largest(kind.side, 1)
+    return [size for size in BUCKETS if size <= most]
+
+
+def _best(seconds: dict[int, float], longest: float) -> tuple[int, float] | None:
+    """The batch size that computes most in a second, and its step; bundles of steps longer than `longest` are not made."""
+    usable = {size: step for size, step in seconds.items() if step <= longest or size == min(seconds)}
+    return max(usable.items(), key=lambda item: item[0] / item[1], default=None)
