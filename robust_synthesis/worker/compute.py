@@ -7,58 +7,32 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import imaging
-from ..bundle import PROTOCOL, BundleError, Failure, FixedProblem, JobPart, JobReply, Output, Reply
+from ..bundle import PROTOCOL, BundleError, Failure, JobPart, JobReply, Output, Reply
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
-from ..engine.run import bucket, pad
+from ..engine.run import pad
 from ..errors import InvalidInput
 from ..requests import Request
 from ..tasks import make_job, measures, prepare, ran_with
 from ..wire import decode, encode_error, encode_reply
 from . import transport
+from .members import Member, segments
 from .problems import Problems
 from .whole_job import whole_job
 
 log = logging.getLogger(__name__)
+_NOT_A_NUMBER = InvalidInput("loss", "is not a number; lower the step size or the weights of the objective.")
 _HELPERS = min(8, os.cpu_count() or 1)
 """Threads that start and finish jobs: numpy, Pillow and zlib work outside the interpreter's lock."""
-
-
-@dataclass
-class _Member:
-    """A job while its bundle is computed. Tensors have a first dimension of 1."""
-
-    part: JobPart
-    problem: Problem
-    state: State
-    todo: int
-    """Evaluations that this bundle does."""
-    sent: FixedProblem | None = None
-    """The problem, where this bundle started the job."""
-    started: Mapping[str, Any] = field(default_factory=dict)
-    loss: list[float] = field(default_factory=list)
-    probability: list[float] = field(default_factory=list)
-    failure: Failure | None = None
-    outcome: Future[JobReply] | None = None
-    """What to say of it once this bundle has no more steps for it; a helper makes it while other jobs go on."""
-
-    @property
-    def finished(self) -> bool:
-        return int(self.state.remaining) == 0
-
-    @property
-    def improved(self) -> bool:
-        return self.part.state is None or float(self.state.best_loss) < self.part.state.best_loss
 
 
 class Compute:
@@ -119,7 +93,7 @@ class Compute:
             return encode_error(str(error))
         # A reply where there is nothing to descend to.
         members = list(self._helpers.map(self._open, bundle.jobs))
-        jobs = [member for member in members if isinstance(member, _Member)]
+        jobs = [member for member in members if isinstance(member, Member)]
         for job in jobs:
             if job.problem.center.shape != jobs[0].problem.center.shape:
                 job.failure = Failure(
@@ -133,7 +107,7 @@ class Compute:
         self.last_seconds = time.perf_counter() - started
         return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
 
-    def _open(self, part: JobPart | Failure) -> _Member | JobReply:
+    def _open(self, part: JobPart | Failure) -> Member | JobReply:
         if isinstance(part, Failure):
             return JobReply(failure=part)
         try:
@@ -155,7 +129,7 @@ class Compute:
         report = {"predicted": self.classifier.card.classes[order[0]], "probabilities": probabilities}
         return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
 
-    def _start(self, part: JobPart) -> _Member:
+    def _start(self, part: JobPart) -> Member:
         assert part.request is not None
         spec = part.request.spec
         if spec.seed is None:
@@ -171,7 +145,7 @@ class Compute:
             "target": self.classifier.card.classes[job.target],
             "evaluations": int(job.state.remaining),
         }
-        return _Member(
+        return Member(
             part,
             self._problems.add(sent, self.classifier) if sent else job.problem.to(self.classifier.device),
             job.state.to(self.classifier.device),
@@ -180,7 +154,7 @@ class Compute:
             started,
         )
 
-    def _go_on(self, part: JobPart) -> _Member | JobReply:
+    def _go_on(self, part: JobPart) -> Member | JobReply:
         assert part.state is not None
         if part.problem is not None:
             problem = self._problems.add(part.problem, self.classifier)
@@ -194,9 +168,9 @@ class Compute:
         if problem.center.shape[1:] != part.state.x.shape:
             raise InvalidInput("x", f"has shape {part.state.x.shape}, but the problem's centre is another's.")
         state = transport.state(part.state, self.classifier.device)
-        return _Member(part, problem, state, min(part.steps, part.state.remaining))
+        return Member(part, problem, state, min(part.steps, part.state.remaining))
 
-    def _advance(self, group: Sequence[_Member]) -> None:
+    def _advance(self, group: Sequence[Member]) -> None:
         """Run a batch to the end of its bundle; where memory is too small for it, in halves."""
         before = [job.state for job in group]
         try:
@@ -215,7 +189,7 @@ class Compute:
             elif group:
                 group[0].failure = _failure(error)
 
-    def _steps(self, group: Sequence[_Member]) -> None:
+    def _steps(self, group: Sequence[Member]) -> None:
         for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
             jobs = [group[row] for row in rows]
             self._evaluate(jobs, k)
@@ -223,7 +197,7 @@ class Compute:
                 if len(job.loss) == job.todo:
                     job.outcome = self._helpers.submit(self._finish if job.finished else self._pause, job)
 
-    def _evaluate(self, jobs: Sequence[_Member], k: int) -> None:
+    def _evaluate(self, jobs: Sequence[Member], k: int) -> None:
         """Up to k evaluations of every job, as one batch."""
         started = time.perf_counter()
         problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
@@ -236,7 +210,7 @@ class Compute:
             job.loss += loss[:evaluations, i].tolist()
             job.probability += probability[:evaluations, i].tolist()
 
-    def _predict(self, finished: Sequence[_Member]) -> Mapping[int, int]:
+    def _predict(self, finished: Sequence[Member]) -> Mapping[int, int]:
         """Class of each result by the job's identity; `exact` jobs alone, the others in one batch."""
         groups = [[job] for job in finished if job.part.exact] + [[job for job in finished if not job.part.exact]]
         found: dict[int, int] = {}
@@ -251,13 +225,12 @@ class Compute:
                     job.failure = _failure(error)
         return found
 
-    def _reply(self, member: _Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
+    def _reply(self, member: Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
         if isinstance(member, JobReply):
             return member
         job = member
         if job.failure is None and not all(map(math.isfinite, job.loss)):
-            message = "is not a number; lower the step size or the weights of the objective."
-            job.failure = Failure("invalid", message, "loss")
+            job.failure = Failure.of(_NOT_A_NUMBER)
         if job.failure is not None or job.outcome is None:
             return JobReply(failure=job.failure)
         try:
@@ -270,11 +243,13 @@ class Compute:
         report = {"predicted": self.classifier.card.classes[predicted[id(job)]], **reply.report}
         return dataclasses.replace(reply, report=report)
 
-    def _pause(self, job: _Member) -> JobReply:
+    def _pause(self, job: Member) -> JobReply:
+        if not bool(torch.isfinite(job.state.x).all()):  # where the gradient was not, and no loss has seen it yet
+            raise _NOT_A_NUMBER
         state = transport.job_state(job.state, with_best=job.improved)
         return JobReply(started=job.started, problem=job.sent, state=state, loss=job.loss, probability=job.probability)
 
-    def _finish(self, job: _Member) -> JobReply:
+    def _finish(self, job: Member) -> JobReply:
         """All but what the classifier sees in it."""
         if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
             raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
@@ -291,22 +266,6 @@ class Compute:
             picture=imaging.encode(picture, output.format, output.quality),
             report=measures(job.problem, job.state, job.probability[-1]),
         )
-
-
-def segments(jobs: Sequence[tuple[int, bool]]) -> Iterator[tuple[int, list[int]]]:
-    """How to run jobs that have unequal numbers of evaluations to do: (evaluations, rows) in turn.
-
-    `jobs` has for each the evaluations, and whether it must stop there though it is not done (a chunk leaves a job alone
-    only once it is done). Jobs that have finished leave the batch as soon as the rest fits a smaller bucket, so that they
-    stop costing compute.
-    """
-    done = 0
-    while rows := [i for i, (todo, _) in enumerate(jobs) if todo > done]:
-        ends = sorted(jobs[i][0] for i in rows)
-        smaller = bucket(len(rows)) // 2
-        stop = min([ends[len(rows) - smaller - 1], *(jobs[i][0] for i in rows if jobs[i][1])])
-        yield stop - done, rows
-        done = stop
 
 
 def _failure(error: Exception) -> Failure:

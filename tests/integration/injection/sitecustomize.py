@@ -24,6 +24,7 @@ MODULE = "robust_synthesis.worker.compute"
 def patch(compute: Any) -> None:
     advance, open_ = compute.advance, compute.Compute._open
     zero = compute.torch.zeros(1)
+    from robust_synthesis.engine.run import bucket
 
     def crashing(self: Any, part: Any) -> Any:
         request = getattr(part, "request", None)
@@ -34,7 +35,7 @@ def patch(compute: Any) -> None:
     def sleeping(self: Any, jobs: Sequence[Any], k: int) -> None:
         started = time.perf_counter()
         time.sleep(k * float(os.environ["INJECT_SLEEP"]))
-        self.last_batches.append((compute.bucket(len(jobs)), k, time.perf_counter() - started))
+        self.last_batches.append((bucket(len(jobs)), k, time.perf_counter() - started))
         for job in jobs:
             evaluations = min(k, int(job.state.remaining))
             job.loss += [1.0] * evaluations
