@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load, save
 
 from robust_synthesis import specs
 from robust_synthesis.bundle import PROTOCOL, Bundle, BundleError, FixedProblem, JobPart, JobReply, JobState, Output
@@ -224,6 +225,38 @@ def test_each_broken_job_fails_alone_and_names_its_field(compute: Compute) -> No
         assert field in failed.failure.field or field in failed.failure.message, failed.failure
         assert failed.failure.message.endswith(".")
         assert first.picture == last.picture == alone.picture
+
+
+@pytest.mark.parametrize("name", ["x", "problem.center"])
+def test_a_tensor_that_is_missing_fails_its_job_alone_and_is_named(compute: Compute, name: str) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
+    assert begun.state is not None
+    finishing = JobPart(100, None, 0, begun.state, begun.problem, output=Output())
+    data = encode(Bundle("tiny", [start(REQUESTS[0]), finishing]))
+    (length,) = struct.unpack_from("<Q", data)
+    tensors = load(data)
+    del tensors[f"1.{name}"]
+    reply = compute.run(save(tensors, metadata=json.loads(data[8 : 8 + length])["__metadata__"]))
+    whole, failed = decode_reply(reply).jobs
+    assert whole.picture
+    assert failed.failure is not None
+    assert failed.failure.field == name.removeprefix("problem.")
+
+
+@pytest.mark.parametrize("field", ["best_loss", "best_probability"])
+def test_a_number_that_is_none_fails_its_job_alone_and_is_named(compute: Compute, field: str) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
+    assert begun.state is not None
+    going_on = JobPart(
+        2, None, 0, dataclasses.replace(begun.state, best_loss=0.125, best_probability=0.375), begun.problem
+    )
+    data = encode(Bundle("tiny", [start(REQUESTS[0]), going_on]))
+    number = {"best_loss": b"0.125", "best_probability": b"0.375"}[field]
+    assert data.count(number) == 1
+    whole, failed = decode_reply(compute.run(data.replace(number, b"NaN  "))).jobs
+    assert whole.picture
+    assert failed.failure is not None
+    assert failed.failure.field == f"state.{field}"
 
 
 def test_a_loss_that_is_not_a_number_fails_its_job_only(compute: Compute, classifier: Classifier) -> None:
