@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +46,7 @@ class Compute:
         """(size with padding, steps, seconds) of every batch of the last bundle."""
         self.last_seconds = 0.0
         self._problems = Problems()
-        # With one thread each: tensors this small gain nothing by more, and threads that wait for each other lose a lot.
-        self._helpers = ThreadPoolExecutor(_HELPERS, "job", initializer=torch.set_num_threads, initargs=(1,))
+        self._helpers = _helpers()
 
     def describe(self) -> dict[str, Any]:
         """What a gateway asks first, as JSON types."""
@@ -266,6 +266,22 @@ class Compute:
             picture=imaging.encode(picture, output.format, output.quality),
             report=measures(job.problem, job.state, job.probability[-1]),
         )
+
+
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that compute with one thread each: on tensors as small as a job's, more only wait for each other."""
+    usual, all_there = torch.get_num_threads(), threading.Barrier(_HELPERS)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread's first look takes what was set last, anywhere; from then on it has its own
+        all_there.wait()
+
+    pool = ThreadPoolExecutor(_HELPERS, "job", initializer=begin)
+    for begun in [pool.submit(int) for _ in range(_HELPERS)]:
+        begun.result()
+    torch.set_num_threads(usual)  # for every thread that has not looked yet
+    return pool
 
 
 def _failure(error: Exception) -> Failure:

@@ -8,6 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,18 @@ def test_a_number_that_is_none_fails_its_job_alone_and_is_named(compute: Compute
     assert whole.picture
     assert failed.failure is not None
     assert failed.failure.field == f"state.{field}"
+
+
+def test_helpers_compute_with_one_thread_each_and_the_engine_with_all(classifier: Classifier) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        compute = Compute(classifier)
+        seen = set(compute._helpers.map(lambda _: torch.get_num_threads(), range(50)))
+        with ThreadPoolExecutor(1) as engine:  # a thread that has not used torch before
+            assert (seen, engine.submit(torch.get_num_threads).result()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_a_loss_that_is_not_a_number_fails_its_job_only(compute: Compute, classifier: Classifier) -> None:
