@@ -3,9 +3,10 @@
     python benchmarks/bundles.py [--seconds 6] [--compute sleep|real] [--engine torchserve|inprocess]
 
 With `sleep` a step sleeps as long whatever the batch, as a GPU computes, which leaves the CPU to the transport; the ideal is
-then a worker that never waits. With `real` a small network computes on the CPU; the ideal is the engine called directly
-with full batches. Callers make one job of 60 steps after the other. Prints, for each image size and number of callers,
-how busy the worker was, throughput as a share of the ideal, and the batch sizes that formed.
+then a worker that never waits. With `real` the shipped classifier computes; the ideal is its engine called directly with full
+batches, in the same run. Callers make one job of 60 steps after the other. Prints, for each image size and number of callers,
+in which share of the time the worker had a bundle, and in which it did steps (the rest of a bundle is starting jobs and
+encoding pictures), throughput as a share of the ideal, which does only steps, and the batch sizes that formed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib.util
 import json
 import os
 import struct
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,17 +29,21 @@ from robust_synthesis import specs
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, State
+from robust_synthesis.engine.seeds import noise
 from robust_synthesis.gateway.backends.engine import EngineBackend
 from robust_synthesis.gateway.dispatcher import Dispatcher
 from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.requests import Request
 from robust_synthesis.testing import tiny_card, tiny_model_folder
-from robust_synthesis.worker.engine import Engine, InProcess
+from robust_synthesis.worker.engine import Engine, InProcess, share_cores
 from robust_synthesis.worker.shelf import Places
 from robust_synthesis.worker.torchserve import TorchServe
 from robust_synthesis.worker.torchserve.config import Settings
 
-INJECTION = Path(__file__).parent.parent / "tests/integration/injection"
+ROOT = Path(__file__).parent.parent
+INJECTION = ROOT / "tests/integration/injection"
+SHIPPED = ROOT / "model_store/cifar10"
+SIZES = {"sleep": (64, 224), "real": (32, 64)}
 STEPS = 60
 SLEEP = {64: 0.0025, 224: 0.015}
 """Seconds of a step: a full-width ResNet-18 at 16 images of 64 pixels, and at 8 of 224, on a data-centre GPU."""
@@ -49,6 +55,7 @@ class Recorded:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.seconds = 0.0
+        self.steps_seconds = 0.0
         self.bundles = 0
         self.image_steps = 0
         self.sizes: Counter[int] = Counter()
@@ -62,15 +69,17 @@ class Recorded:
         header = json.loads(json.loads(reply[8 : 8 + length])["__metadata__"]["bundle"])
         self.seconds += header["seconds"]
         self.bundles += 1
-        for size, steps, _ in header["batches"]:
+        for size, steps, seconds in header["batches"]:
             self.sizes[size] += steps
+            self.steps_seconds += seconds
         return reply
 
 
-async def measure(engine: Engine, callers: int, seconds: float) -> dict[str, Any]:
+async def measure(engine: Engine, callers: int, seconds: float, size: int) -> dict[str, Any]:
     recorded = Recorded(engine)
     dispatcher = Dispatcher(EngineBackend(recorded))  # type: ignore[arg-type]
     await dispatcher.start()
+    (model,) = engine.models()
     latencies: list[float] = []
     evaluations = 0
 
@@ -78,9 +87,9 @@ async def measure(engine: Engine, callers: int, seconds: float) -> dict[str, Any
         nonlocal evaluations
         seed = number
         while time.perf_counter() < until:
-            spec = specs.Generate(target="square", seed=seed, steps=STEPS, start="noise")
+            spec = specs.Generate(target=model.card.classes[1], seed=seed, steps=STEPS, start="noise")
             begun = time.perf_counter()
-            await dispatcher.submit(Request(spec=spec), model="tiny", caller=str(number))
+            await dispatcher.submit(Request(spec=spec, size=size), model=model.name, caller=str(number))
             if count:
                 latencies.append(time.perf_counter() - begun)
                 evaluations += STEPS + 1
@@ -92,12 +101,13 @@ async def measure(engine: Engine, callers: int, seconds: float) -> dict[str, Any
         return time.perf_counter() - begun
 
     await period(min(2.0, seconds), False)
-    recorded.seconds, recorded.bundles = 0.0, 0
+    recorded.seconds, recorded.steps_seconds, recorded.bundles = 0.0, 0.0, 0
     recorded.sizes.clear()
     wall = await period(seconds, True)
     await dispatcher.close(grace=5)
     return {
         "busy": recorded.seconds / wall,
+        "steps": recorded.steps_seconds / wall,
         "throughput": evaluations / wall,
         "latency": sorted(latencies)[len(latencies) // 2],
         "sizes": dict(sorted(recorded.sizes.items())),
@@ -106,14 +116,13 @@ async def measure(engine: Engine, callers: int, seconds: float) -> dict[str, Any
     }
 
 
-def direct(folder: Path, batch: int) -> float:
+def direct(folder: Path, size: int, batch: int) -> float:
     """Image evaluations a second of the engine alone."""
-    classifier = Classifier.load(folder)
-    from robust_synthesis.engine.seeds import noise
-
-    x = [noise(classifier.card.size, seed, 0) for seed in range(batch)]
+    classifier = Classifier.load(folder, precision="auto")
+    x = [noise(size, seed) for seed in range(batch)]
     problem = Problem.stack([Problem.single(each, target=1, epsilon=10.0, step_size=0.1) for each in x])
     state = State.stack([State.start(each, 10_000) for each in x])
+    problem, state = problem.to(classifier.device), state.to(classifier.device)
     state, _ = advance(classifier, problem, state, 5)
     begun, count = time.perf_counter(), 0
     while time.perf_counter() - begun < 3:
@@ -142,10 +151,11 @@ def sleep_here() -> None:
 def row(size: int, engine: str, callers: int, ideal: float, lone: float, found: dict[str, Any]) -> str:
     added = f"{found['latency'] / lone - 1:+7.1%}" if callers == 1 else " " * 7
     sizes = ", ".join(f"{size} x {steps}" for size, steps in found["sizes"].items())
-    return (
-        f"{size:4} px  {engine:10} {callers:3} callers  busy {found['busy']:6.1%}  throughput {found['throughput'] / ideal:6.1%} "
-        f"of the ideal {ideal:7.0f}/s  latency {1000 * found['latency']:6.0f} ms {added}  batches {sizes}"
+    shares = (
+        f"busy {found['busy']:6.1%}, with steps {found['steps']:6.1%}, {found['throughput'] / ideal:6.1%} of the ideal"
     )
+    latency = f"latency {1000 * found['latency']:6.0f} ms {added}"
+    return f"{size:4} px  {engine:10} {callers:3} callers  {shares} {ideal:7.0f}/s  {latency}  batches {sizes}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,24 +163,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=6, help="to measure each setting for")
     parser.add_argument("--compute", choices=("sleep", "real"), default="sleep")
     parser.add_argument("--engine", choices=("torchserve", "inprocess"), nargs="*", default=("inprocess", "torchserve"))
-    parser.add_argument("--size", type=int, nargs="*", default=(64, 224))
+    parser.add_argument("--size", type=int, nargs="*", help="(64 224; real: 32 64)")
     parser.add_argument("--callers", type=int, nargs="*", default=(1, 8, 16, 32))
     options = parser.parse_args(arguments)
-    for size in options.size:
+    for size in options.size or SIZES[options.compute]:
         environment: dict[str, str] = {}
         if options.compute == "sleep":
             os.environ["INJECT_SLEEP"] = str(SLEEP.get(size, 0.005))
             environment = {"PYTHONPATH": str(INJECTION), "INJECT_SLEEP": os.environ["INJECT_SLEEP"]}
             sleep_here()
         with tempfile.TemporaryDirectory() as scratch:
-            folder = tiny_model_folder(Path(scratch) / "tiny", tiny_card(size=size)).path
-            for kind in options.engine:
-                for callers in options.callers:
-                    batch = min(callers, Policy().largest(size, callers))
-                    ideal = batch / SLEEP[size] if options.compute == "sleep" else direct(folder, batch)
-                    found = asyncio.run(measure(engine_of(kind, folder, environment), callers, options.seconds))
+            folder = SHIPPED
+            if options.compute == "sleep":
+                folder = tiny_model_folder(Path(scratch) / "tiny", tiny_card(size=size)).path
+            for callers in options.callers:
+                batch = min(callers, Policy().largest(size, callers))
+                ideal = batch / SLEEP[size] if options.compute == "sleep" else direct(folder, size, batch)
+                for kind in options.engine:
+                    found = asyncio.run(measure(engine_of(kind, folder, environment), callers, options.seconds, size))
                     print(row(size, kind, callers, ideal, (STEPS + 1) * batch / ideal, found), flush=True)
 
 
 if __name__ == "__main__":
+    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which it is by now
+        share_cores(os.environ)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     main()

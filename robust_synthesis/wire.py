@@ -70,6 +70,8 @@ def decode(data: bytes) -> Bundle:
             jobs.append(_job(entry, i, tensors))
         except SynthesisError as error:
             jobs.append(Failure.of(error))
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            jobs.append(Failure("invalid", f"cannot be read ({error}).", "job"))
     return Bundle(_get(header, "model", str), jobs, _get(header, "version", (str, type(None))))
 
 
@@ -111,7 +113,7 @@ def decode_reply(data: bytes) -> Reply:
         return _reply(header, tensors)
     except BundleError:
         raise
-    except (SynthesisError, TypeError, KeyError, ValueError, AttributeError) as error:
+    except (SynthesisError, TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"reply: cannot be read ({error}).") from error
 
 

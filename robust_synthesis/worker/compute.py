@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import imaging
-from ..bundle import PROTOCOL, BundleError, Failure, FixedProblem, JobPart, JobReply, Output, Reply
+from ..bundle import PROTOCOL, BundleError, Failure, JobPart, JobReply, Output, Reply
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
-from ..engine.run import bucket, pad
+from ..engine.run import pad
 from ..errors import InvalidInput
 from ..requests import Request
 from ..tasks import make_job, measures, prepare, ran_with
 from ..wire import decode, encode_error, encode_reply
 from . import transport
+from .members import Member, segments
 from .problems import Problems
 from .whole_job import whole_job
 
 log = logging.getLogger(__name__)
-_ENCODERS = min(8, os.cpu_count() or 1)
-
-
-@dataclass
-class _Member:
-    """A job while its bundle is computed. Tensors have a first dimension of 1."""
-
-    part: JobPart
-    problem: Problem
-    state: State
-    todo: int
-    """Evaluations that this bundle does."""
-    sent: FixedProblem | None = None
-    """The problem, where this bundle started the job."""
-    started: Mapping[str, Any] = field(default_factory=dict)
-    loss: list[float] = field(default_factory=list)
-    probability: list[float] = field(default_factory=list)
-    failure: Failure | None = None
-
-    @property
-    def finished(self) -> bool:
-        return int(self.state.remaining) == 0
-
-    @property
-    def improved(self) -> bool:
-        return self.part.state is None or float(self.state.best_loss) < self.part.state.best_loss
+_NOT_A_NUMBER = InvalidInput("loss", "is not a number; lower the step size or the weights of the objective.")
+_HELPERS = min(8, os.cpu_count() or 1)
+"""Threads that start and finish jobs: numpy, Pillow and zlib work outside the interpreter's lock."""
 
 
 class Compute:
@@ -67,6 +46,7 @@ class Compute:
         """(size with padding, steps, seconds) of every batch of the last bundle."""
         self.last_seconds = 0.0
         self._problems = Problems()
+        self._helpers = _helpers()
 
     def describe(self) -> dict[str, Any]:
         """What a gateway asks first, as JSON types."""
@@ -111,8 +91,9 @@ class Compute:
                 raise BundleError(f"model: this worker has {name} {version}, not {wanted}; ask one that has it.")
         except BundleError as error:
             return encode_error(str(error))
-        members = [self._open(part) for part in bundle.jobs]  # a reply where there is nothing to descend to
-        jobs = [member for member in members if isinstance(member, _Member)]
+        # A reply where there is nothing to descend to.
+        members = list(self._helpers.map(self._open, bundle.jobs))
+        jobs = [member for member in members if isinstance(member, Member)]
         for job in jobs:
             if job.problem.center.shape != jobs[0].problem.center.shape:
                 job.failure = Failure(
@@ -122,12 +103,11 @@ class Compute:
         for group in [[job] for job in running if job.part.exact] + [[job for job in running if not job.part.exact]]:
             self._advance(group)
         predicted = self._predict([job for job in jobs if job.failure is None and job.finished])
-        with ThreadPoolExecutor(_ENCODERS) as pool:  # Pillow encodes outside the interpreter's lock
-            replies = list(pool.map(lambda m: self._reply(m, predicted), members))
+        replies = [self._reply(member, predicted) for member in members]
         self.last_seconds = time.perf_counter() - started
         return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
 
-    def _open(self, part: JobPart | Failure) -> _Member | JobReply:
+    def _open(self, part: JobPart | Failure) -> Member | JobReply:
         if isinstance(part, Failure):
             return JobReply(failure=part)
         try:
@@ -149,29 +129,32 @@ class Compute:
         report = {"predicted": self.classifier.card.classes[order[0]], "probabilities": probabilities}
         return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
 
-    def _start(self, part: JobPart) -> _Member:
+    def _start(self, part: JobPart) -> Member:
         assert part.request is not None
         spec = part.request.spec
         if spec.seed is None:
             raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
         prepared = prepare(part.request, self.classifier.card)
         job = make_job(spec, prepared.inputs.number(part.index), self.classifier)
-        sent = transport.fixed(job.problem)
+        todo = min(part.steps, int(job.state.remaining))
+        sent = (
+            transport.fixed(job.problem) if todo < int(job.state.remaining) else None
+        )  # one that ends here needs none
         started = {
             "parameters": ran_with(spec, job, self.classifier.card.classes) | {"size": prepared.inputs.size},
             "target": self.classifier.card.classes[job.target],
             "evaluations": int(job.state.remaining),
         }
-        return _Member(
+        return Member(
             part,
-            self._problems.add(sent, self.classifier),
+            self._problems.add(sent, self.classifier) if sent else job.problem.to(self.classifier.device),
             job.state.to(self.classifier.device),
-            min(part.steps, int(job.state.remaining)),
+            todo,
             sent,
             started,
         )
 
-    def _go_on(self, part: JobPart) -> _Member | JobReply:
+    def _go_on(self, part: JobPart) -> Member | JobReply:
         assert part.state is not None
         if part.problem is not None:
             problem = self._problems.add(part.problem, self.classifier)
@@ -185,9 +168,9 @@ class Compute:
         if problem.center.shape[1:] != part.state.x.shape:
             raise InvalidInput("x", f"has shape {part.state.x.shape}, but the problem's centre is another's.")
         state = transport.state(part.state, self.classifier.device)
-        return _Member(part, problem, state, min(part.steps, part.state.remaining))
+        return Member(part, problem, state, min(part.steps, part.state.remaining))
 
-    def _advance(self, group: Sequence[_Member]) -> None:
+    def _advance(self, group: Sequence[Member]) -> None:
         """Run a batch to the end of its bundle; where memory is too small for it, in halves."""
         before = [job.state for job in group]
         try:
@@ -198,6 +181,7 @@ class Compute:
                     job.state = state
                     job.loss.clear()
                     job.probability.clear()
+                    job.outcome = None
                 half = len(group) // 2
                 _free(error)
                 self._advance(group[:half])
@@ -205,21 +189,28 @@ class Compute:
             elif group:
                 group[0].failure = _failure(error)
 
-    def _steps(self, group: Sequence[_Member]) -> None:
+    def _steps(self, group: Sequence[Member]) -> None:
         for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
             jobs = [group[row] for row in rows]
-            started = time.perf_counter()
-            problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
-            state, trace = advance(self.classifier, problem, state, k)
-            loss, probability = trace.loss.cpu(), trace.probability.cpu()
-            self.last_batches.append((len(state), k, time.perf_counter() - started))
-            for i, job in enumerate(jobs):
-                evaluations = min(k, int(job.state.remaining))
-                job.state = state.rows(slice(i, i + 1))
-                job.loss += loss[:evaluations, i].tolist()
-                job.probability += probability[:evaluations, i].tolist()
+            self._evaluate(jobs, k)
+            for job in jobs:
+                if len(job.loss) == job.todo:
+                    job.outcome = self._helpers.submit(self._finish if job.finished else self._pause, job)
 
-    def _predict(self, finished: Sequence[_Member]) -> Mapping[int, int]:
+    def _evaluate(self, jobs: Sequence[Member], k: int) -> None:
+        """Up to k evaluations of every job, as one batch."""
+        started = time.perf_counter()
+        problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
+        state, trace = advance(self.classifier, problem, state, k)
+        loss, probability = trace.loss.cpu(), trace.probability.cpu()
+        self.last_batches.append((len(state), k, time.perf_counter() - started))
+        for i, job in enumerate(jobs):
+            evaluations = min(k, int(job.state.remaining))
+            job.state = state.rows(slice(i, i + 1))
+            job.loss += loss[:evaluations, i].tolist()
+            job.probability += probability[:evaluations, i].tolist()
+
+    def _predict(self, finished: Sequence[Member]) -> Mapping[int, int]:
         """Class of each result by the job's identity; `exact` jobs alone, the others in one batch."""
         groups = [[job] for job in finished if job.part.exact] + [[job for job in finished if not job.part.exact]]
         found: dict[int, int] = {}
@@ -234,60 +225,63 @@ class Compute:
                     job.failure = _failure(error)
         return found
 
-    def _reply(self, member: _Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
+    def _reply(self, member: Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
         if isinstance(member, JobReply):
             return member
         job = member
         if job.failure is None and not all(map(math.isfinite, job.loss)):
-            message = "is not a number; lower the step size or the weights of the objective."
-            job.failure = Failure("invalid", message, "loss")
-        if job.failure is not None:
+            job.failure = Failure.of(_NOT_A_NUMBER)
+        if job.failure is not None or job.outcome is None:
             return JobReply(failure=job.failure)
         try:
-            if job.finished:
-                return self._finish(job, predicted[id(job)])
+            reply = job.outcome.result()
         except Exception as error:
             return JobReply(failure=_failure(error))
+        if not job.finished:
+            return reply
+        self._problems.drop(job.sent.address if job.sent else str(job.part.address))
+        report = {"predicted": self.classifier.card.classes[predicted[id(job)]], **reply.report}
+        return dataclasses.replace(reply, report=report)
+
+    def _pause(self, job: Member) -> JobReply:
+        if not bool(torch.isfinite(job.state.x).all()):  # where the gradient was not, and no loss has seen it yet
+            raise _NOT_A_NUMBER
         state = transport.job_state(job.state, with_best=job.improved)
         return JobReply(started=job.started, problem=job.sent, state=state, loss=job.loss, probability=job.probability)
 
-    def _finish(self, job: _Member, predicted: int) -> JobReply:
+    def _finish(self, job: Member) -> JobReply:
+        """All but what the classifier sees in it."""
         if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
             raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
-        self._problems.drop(job.sent.address if job.sent else str(job.part.address))
-        result: Tensor = job.state.result(job.problem)
+        result: Tensor = job.state.result(job.problem)[0].cpu()
         output = job.part.output or Output()
         if job.part.request is not None and job.part.request.paste_back:
-            picture = prepare(job.part.request, self.classifier.card).picture(result[0].cpu())
+            picture = prepare(job.part.request, self.classifier.card).picture(result)
         else:
-            picture = imaging.to_image(result[0].cpu().numpy())
-        report = {
-            "predicted": self.classifier.card.classes[predicted],
-            **measures(job.problem, job.state, job.probability[-1]),
-        }
+            picture = imaging.to_image(result.numpy())
         return JobReply(
             started=job.started,
             loss=job.loss,
             probability=job.probability,
             picture=imaging.encode(picture, output.format, output.quality),
-            report=report,
+            report=measures(job.problem, job.state, job.probability[-1]),
         )
 
 
-def segments(jobs: Sequence[tuple[int, bool]]) -> Iterator[tuple[int, list[int]]]:
-    """How to run jobs that have unequal numbers of evaluations to do: (evaluations, rows) in turn.
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that compute with one thread each: on tensors as small as a job's, more only wait for each other."""
+    usual, all_there = torch.get_num_threads(), threading.Barrier(_HELPERS)
 
-    `jobs` has for each the evaluations, and whether it must stop there though it is not done (a chunk leaves a job alone
-    only once it is done). Jobs that have finished leave the batch as soon as the rest fits a smaller bucket, so that they
-    stop costing compute.
-    """
-    done = 0
-    while rows := [i for i, (todo, _) in enumerate(jobs) if todo > done]:
-        ends = sorted(jobs[i][0] for i in rows)
-        smaller = bucket(len(rows)) // 2
-        stop = min([ends[len(rows) - smaller - 1], *(jobs[i][0] for i in rows if jobs[i][1])])
-        yield stop - done, rows
-        done = stop
+    def begin() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread's first look takes what was set last, anywhere; from then on it has its own
+        all_there.wait()
+
+    pool = ThreadPoolExecutor(_HELPERS, "job", initializer=begin)
+    for begun in [pool.submit(int) for _ in range(_HELPERS)]:
+        begun.result()
+    torch.set_num_threads(usual)  # for every thread that has not looked yet
+    return pool
 
 
 def _failure(error: Exception) -> Failure:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import tempfile
 import zipfile
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ class InProcess:
     ) -> None:
         from .shelf import Shelf
 
+        share_cores(os.environ)  # in time: torch is imported with the first classifier
         self.changed = asyncio.Event()
         self.restarts: dict[str, int] = {}
         self._options: dict[str, Any] = {"device": device, "precision": precision}
@@ -199,6 +201,15 @@ class InProcess:
 
     async def _unload(self, compute: Compute) -> None:
         """Nothing: its memory goes with the last reference."""
+
+
+def share_cores(environment: MutableMapping[str, str]) -> None:
+    """Let the threads of a process that will load torch sleep while they wait for each other, unless told otherwise.
+
+    They spin by default. Where another process has one of the cores, the others then wait for it through whole time slices
+    at every layer: a step of 7 ms has been seen to take 680.
+    """
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 from ..bundle import FixedProblem
@@ -11,20 +12,22 @@ from . import transport
 
 
 class Problems:
-    """The most recently used problems on the classifier's device, by address, up to a number of bytes."""
+    """The most recently used problems on the classifier's device, by address, up to a number of bytes; for many threads."""
 
     def __init__(self, max_bytes: int = 64 * 2**20) -> None:
         self.max_bytes = max_bytes
         self._kept: OrderedDict[str, Problem] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, address: str) -> Problem | None:
-        if address in self._kept:
-            self._kept.move_to_end(address)
-        return self._kept.get(address)
+        with self._lock:
+            if address in self._kept:
+                self._kept.move_to_end(address)
+            return self._kept.get(address)
 
     def add(self, sent: FixedProblem, classifier: Classifier) -> Problem:
         """The problem as tensors. Raises InvalidInput for one that this classifier cannot have."""
@@ -33,14 +36,20 @@ class Problems:
         if known is not None:
             return known
         problem = transport.problem(sent, classifier)
-        self._kept[address] = problem
-        self._bytes += _size(problem)
-        while self._bytes > self.max_bytes and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        with self._lock:
+            self._forget(address)  # where another job of the bundle has the same
+            self._kept[address] = problem
+            self._bytes += _size(problem)
+            while self._bytes > self.max_bytes and len(self._kept) > 1:
+                self._forget(next(iter(self._kept)))
         return problem
 
     def drop(self, address: str) -> None:
         """Forget the problem of a job that is done."""
+        with self._lock:
+            self._forget(address)
+
+    def _forget(self, address: str) -> None:
         if (problem := self._kept.pop(address, None)) is not None:
             self._bytes -= _size(problem)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -37,6 +39,9 @@ from robust_synthesis.specs import Generate
 from robust_synthesis.testing import tiny_card, tiny_model_folder
 from robust_synthesis.v1 import worker_pb2, worker_pb2_grpc
 from robust_synthesis.worker.compute import Compute
+from robust_synthesis.worker.shelf import Places
+from robust_synthesis.worker.torchserve import Settings, TorchServe
+from robust_synthesis.worker.torchserve.config import Ports
 
 pytestmark = pytest.mark.real
 MARK = "ROBUST_SYNTHESIS_TEST"
@@ -477,6 +482,41 @@ def test_what_prevents_a_start_is_one_sentence(models: Path, tmp_path: Path) -> 
         with tempfile.TemporaryDirectory(prefix="rs-") as folder:
             assert "there is no cuda for TorchServe" in refused(Path(folder), "--models", models, "--device", "cuda")
     assert "--insecure" in refused(tmp_path, "--models", models, "--listen", "0.0.0.0:0")
+
+
+def test_a_classifier_that_torchserve_cannot_load_is_one_sentence(tmp_path: Path) -> None:
+    broken = tiny_model_folder(tmp_path / "broken", tiny_card("broken"))
+    (broken.path / "model.json").write_text(broken.card.to_json().replace('"width": 4', '"width": 8'))
+    with tempfile.TemporaryDirectory(prefix="rs-") as folder:
+        said = refused(Path(folder), "--model", broken.path)
+        assert re.fullmatch(r"model: .*the card says.*", said), said
+        assert list(Path(folder).iterdir()) == []
+
+
+def test_a_port_that_torchserve_finds_taken_is_replaced_by_another(
+    models: Path, version: str, data: bytes, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was free when we looked."""
+    tries = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = Ports.free
+
+        def unlucky_at_first() -> Ports:
+            tries.append(free())
+            return dataclasses.replace(tries[-1], inference=taken.getsockname()[1]) if len(tries) == 1 else tries[-1]
+
+        monkeypatch.setattr(Ports, "free", unlucky_at_first)
+
+        async def answer() -> bytes:
+            engine = TorchServe(Places(paths=[models / "tiny"]), settings=Settings(device="cpu"))
+            await engine.start()
+            try:
+                return await engine.run(data, model="tiny", version=version, timeout=SECONDS)
+            finally:
+                await engine.close()
+
+        assert wire.decode_reply(asyncio.run(answer())).jobs[0].picture == expected
+    assert len(tries) == 2
 
 
 def test_a_disk_on_which_nothing_can_be_written_is_one_sentence(models: Path) -> None:

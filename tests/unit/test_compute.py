@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load, save
 
 from robust_synthesis import specs
 from robust_synthesis.bundle import PROTOCOL, Bundle, BundleError, FixedProblem, JobPart, JobReply, JobState, Output
@@ -21,7 +25,8 @@ from robust_synthesis.library import Synthesizer
 from robust_synthesis.requests import Request
 from robust_synthesis.testing import mask, picture, tiny_classifier
 from robust_synthesis.wire import decode_reply, encode
-from robust_synthesis.worker.compute import Compute, segments
+from robust_synthesis.worker.compute import Compute
+from robust_synthesis.worker.members import segments
 
 
 def png(image: Image.Image) -> bytes:
@@ -223,12 +228,111 @@ def test_each_broken_job_fails_alone_and_names_its_field(compute: Compute) -> No
         assert first.picture == last.picture == alone.picture
 
 
+@pytest.mark.parametrize("name", ["x", "problem.center"])
+def test_a_tensor_that_is_missing_fails_its_job_alone_and_is_named(compute: Compute, name: str) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
+    assert begun.state is not None
+    finishing = JobPart(100, None, 0, begun.state, begun.problem, output=Output())
+    data = encode(Bundle("tiny", [start(REQUESTS[0]), finishing]))
+    (length,) = struct.unpack_from("<Q", data)
+    tensors = load(data)
+    del tensors[f"1.{name}"]
+    reply = compute.run(save(tensors, metadata=json.loads(data[8 : 8 + length])["__metadata__"]))
+    whole, failed = decode_reply(reply).jobs
+    assert whole.picture
+    assert failed.failure is not None
+    assert failed.failure.field == name.removeprefix("problem.")
+
+
+@pytest.mark.parametrize("field", ["best_loss", "best_probability"])
+def test_a_number_that_is_none_fails_its_job_alone_and_is_named(compute: Compute, field: str) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
+    assert begun.state is not None
+    going_on = JobPart(
+        2, None, 0, dataclasses.replace(begun.state, best_loss=0.125, best_probability=0.375), begun.problem
+    )
+    data = encode(Bundle("tiny", [start(REQUESTS[0]), going_on]))
+    number = {"best_loss": b"0.125", "best_probability": b"0.375"}[field]
+    assert data.count(number) == 1
+    whole, failed = decode_reply(compute.run(data.replace(number, b"NaN  "))).jobs
+    assert whole.picture
+    assert failed.failure is not None
+    assert failed.failure.field == f"state.{field}"
+
+
+def test_helpers_compute_with_one_thread_each_and_the_engine_with_all(classifier: Classifier) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        compute = Compute(classifier)
+        seen = set(compute._helpers.map(lambda _: torch.get_num_threads(), range(50)))
+        with ThreadPoolExecutor(1) as engine:  # a thread that has not used torch before
+            assert (seen, engine.submit(torch.get_num_threads).result()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(usual)
+
+
 def test_a_loss_that_is_not_a_number_fails_its_job_only(compute: Compute, classifier: Classifier) -> None:
     with torch.no_grad():
         classifier.network.fc.bias[0] = torch.nan
     failed, _ = ask(compute, [start(REQUESTS[0]), start(REQUESTS[5])])
     assert failed.failure is not None
     assert failed.failure.field == "loss"
+
+
+@pytest.mark.parametrize("k", [1, 40])
+def test_a_gradient_that_is_not_a_number_fails_its_job_wherever_the_chunks_end(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch, k: int
+) -> None:
+    real = Classifier.logits_and_latent
+
+    def steep(self: Classifier, x: torch.Tensor, fake_relu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, latent = real(self, x, fake_relu)
+        return logits + (0 * x).sum((1, 2, 3)).sqrt()[:, None], latent  # the slope of a root at 0
+
+    monkeypatch.setattr(Classifier, "logits_and_latent", steep)
+    (reply,) = ask(compute, [JobPart(k, REQUESTS[0], exact=True)])
+    assert reply.failure is not None
+    assert reply.failure.field == "loss"
+
+
+def broken_headers(header: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The header with one value after another replaced by each of several that make no sense there."""
+    junk: tuple[Any, ...] = (None, True, -1, 10**400, 1e300, math.nan, "x", [], [1], {}, {"x": [[]]})
+
+    def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            yield (*path, key)
+            yield from places(value[key], (*path, key))
+
+    for *path, last in places(header):
+        for wrong in junk:
+            broken = json.loads(json.dumps(header))
+            place = broken
+            for key in path:
+                place = place[key]
+            place[last] = wrong
+            yield broken
+
+
+def test_no_header_makes_a_worker_raise_and_no_job_suffers_from_another(compute: Compute) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[6])])
+    assert begun.state is not None
+    going_on = JobPart(1, REQUESTS[6], 0, begun.state, begun.problem, output=Output())
+    starting = JobPart(1, dataclasses.replace(REQUESTS[5], size=16))
+    data = encode(Bundle("tiny", [going_on, starting, JobPart(1, REQUESTS[0])], compute.classifier.version))
+    (length,) = struct.unpack_from("<Q", data)
+    tensors = json.loads(data[8 : 8 + length])
+    header = json.loads(tensors["__metadata__"]["bundle"])
+    ran = 0
+    for broken in broken_headers(header):
+        tensors["__metadata__"]["bundle"] = json.dumps(broken)
+        text = json.dumps(tensors).encode()
+        reply = compute.run(struct.pack("<Q", len(text)) + text + data[8 + length :])
+        if isinstance(broken["jobs"], list) and len(broken["jobs"]) == 3 and broken["jobs"][:2] != header["jobs"][:2]:
+            assert decode_reply(reply).jobs[2].failure is None
+            ran += 1
+    assert ran > 500
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x10" + bytes(7) + b'{"a":1}         ', bytes(200)])

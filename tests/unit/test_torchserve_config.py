@@ -78,6 +78,15 @@ def test_everything_that_torchserve_writes_is_in_its_own_folder(monkeypatch: pyt
     assert command[command.index("-cp") + 1] == "/site/ts/frontend/*"
 
 
+def test_threads_that_wait_leave_their_core_to_others_unless_the_operator_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert config.environment(Path("/run"), Path("/java"), Settings())["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert config.environment(Path("/run"), Path("/java"), Settings())["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_free_ports_are_five_that_nobody_has() -> None:
     ports = Ports.free()
     values = {ports.inference, ports.management, ports.metrics, ports.grpc_inference, ports.grpc_management}

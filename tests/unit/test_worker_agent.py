@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -22,7 +23,7 @@ from robust_synthesis.gateway.backends.remote import Credentials, Remote
 from robust_synthesis.units import Units
 from robust_synthesis.v1 import worker_pb2, worker_pb2_grpc
 from robust_synthesis.wire import decode_reply
-from robust_synthesis.worker.agent import SERVICE, Agent, Options
+from robust_synthesis.worker.agent import SERVICE, Agent, Options, Servicer
 from robust_synthesis.worker.metrics import Metrics
 from robust_synthesis.worker.testing import VERSION, FakeEngine
 
@@ -174,6 +175,26 @@ def test_a_third_bundle_is_refused_at_once_also_where_a_caller_has_gone() -> Non
             assert (here.count("busy"), here.count("ok")) == (2, 3)
 
     asyncio.run(main())
+
+
+class Refusing:
+    """A call's context, of which only the refusal matters."""
+
+    async def abort(self, code: grpc.StatusCode, *_: object) -> None:
+        raise RuntimeError(code.name)
+
+
+def test_of_many_bundles_in_the_same_moment_all_but_two_are_refused() -> None:
+    async def main() -> list[Any]:
+        engine = FakeEngine()
+        servicer = Servicer(engine, Metrics(engine), LOCAL)
+        context: Any = Refusing()
+        request = worker_pb2.RunRequest(model="fake", bundle=b"bundle")
+        return await asyncio.gather(*(servicer.Run(request, context) for _ in range(8)), return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert [str(answer) for answer in answers[2:]] == ["RESOURCE_EXHAUSTED"] * 6
+    assert all(answer.bundle for answer in answers[:2])
 
 
 def test_health_follows_the_engine_and_the_gateway_follows_health() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...errors import InvalidInput
 from ...shipped import METRICS, shipped
-from ..engine import EngineError
+from ..engine import EngineError, share_cores
 
 LOOPBACK = "127.0.0.1"
 JVM_FLAGS = (
@@ -182,6 +182,7 @@ def environment(folder: Path, java: Path, settings: Settings) -> Mapping[str, st
     temporary = str(folder / "tmp")
     own |= {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
     own |= {"LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder), "JAVA_HOME": str(java.parent.parent)}
+    share_cores(own)
     if settings.device is not None:
         kind, _, number = settings.device.partition(":")
         if kind == "cpu":

@@ -1,7 +1,7 @@
 """On PYTHONPATH, this changes what a worker's Python does when it imports the service's `compute` module.
 
 INJECT_CRASH=666     a job with this seed kills the process, as a fault in native code would
-INJECT_SLEEP=0.0025  a step sleeps so many seconds whatever the batch, as a GPU computes, instead of using the CPU
+INJECT_SLEEP=0.0025  a step sleeps so many seconds whatever the batch, as a GPU computes; a look at the results a third of that
 INJECT_COUNT=FILE    every batch adds a line to the file: its size and its steps
 """
 
@@ -24,6 +24,7 @@ MODULE = "robust_synthesis.worker.compute"
 def patch(compute: Any) -> None:
     advance, open_ = compute.advance, compute.Compute._open
     zero = compute.torch.zeros(1)
+    from robust_synthesis.engine.run import bucket
 
     def crashing(self: Any, part: Any) -> Any:
         request = getattr(part, "request", None)
@@ -31,17 +32,19 @@ def patch(compute: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return open_(self, part)
 
-    def sleeping(self: Any, group: Sequence[Any]) -> None:
-        for k, rows in compute.segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
-            started = time.perf_counter()
-            time.sleep(k * float(os.environ["INJECT_SLEEP"]))
-            for job in (group[row] for row in rows):
-                evaluations = min(k, int(job.state.remaining))
-                job.loss += [1.0] * evaluations
-                job.probability += [0.5] * evaluations
-                job.state = replace(job.state, remaining=job.state.remaining - evaluations, best_loss=zero)
-            size = compute.bucket(len(rows))
-            self.last_batches.append((size, k, time.perf_counter() - started))
+    def sleeping(self: Any, jobs: Sequence[Any], k: int) -> None:
+        started = time.perf_counter()
+        time.sleep(k * float(os.environ["INJECT_SLEEP"]))
+        self.last_batches.append((bucket(len(jobs)), k, time.perf_counter() - started))
+        for job in jobs:
+            evaluations = min(k, int(job.state.remaining))
+            job.loss += [1.0] * evaluations
+            job.probability += [0.5] * evaluations
+            job.state = replace(job.state, remaining=job.state.remaining - evaluations, best_loss=zero)
+
+    def seeing(self: Any, finished: Sequence[Any]) -> dict[int, int]:
+        time.sleep(float(os.environ["INJECT_SLEEP"]) / 3)
+        return dict.fromkeys(map(id, finished), 0)
 
     def counting(classifier: Any, problem: Any, state: Any, k: int, **options: Any) -> Any:
         with Path(os.environ["INJECT_COUNT"]).open("a") as file:
@@ -51,7 +54,8 @@ def patch(compute: Any) -> None:
     if "INJECT_CRASH" in os.environ:
         compute.Compute._open = crashing
     if "INJECT_SLEEP" in os.environ:
-        compute.Compute._steps = sleeping
+        compute.Compute._evaluate = sleeping
+        compute.Compute._predict = seeing
     if "INJECT_COUNT" in os.environ:
         compute.advance = counting
 
