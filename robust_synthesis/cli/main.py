@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help(sys.stderr)
         return 2
     options = parser().parse_args(arguments)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC has a line of its own for each failed handshake
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options.run(options)
@@ -83,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidInput as error:
         return _refuse(options, f"{OPTIONS.get(error.field, error.field).replace('_', '-')}: {error.message}")
     except ServerError as error:
-        return _refuse(options, str(error), code=SERVER_TROUBLE)
+        remedy = " Its file is for --key-file." if error.code == "UNAUTHENTICATED" else ""
+        return _refuse(options, f"{error}{remedy}", code=SERVER_TROUBLE)
     except SynthesisError as error:
         return _refuse(options, str(error))
     except ModuleNotFoundError as error:

@@ -147,12 +147,12 @@ class Gateway:
         await self._health.enter_graceful_shutdown()
         self._calls.draining = True
         self.sessions.drain()
-        if self.dispatcher.requests:
-            log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
+        log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
         await self._calls.idle(_LAST_WORDS)
         if self._server is not None:
             await self._server.stop(_FLUSH)
+        log.info("stopped")
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the grace."""

@@ -203,19 +203,19 @@ def test_a_server_that_is_not_there_is_code_3(work: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "expected"),
+    ("code", "reason", "expected", "said"),
     [
-        ("UNAUTHENTICATED", "UNAUTHENTICATED", 3),
-        ("INTERNAL", "INTERNAL", 3),
-        ("FAILED_PRECONDITION", "UNSUITABLE_MODEL", 2),
+        ("UNAUTHENTICATED", "UNAUTHENTICATED", 3, "one sentence. Its file is for --key-file.\n"),
+        ("INTERNAL", "INTERNAL", 3, "one sentence.\n"),
+        ("FAILED_PRECONDITION", "UNSUITABLE_MODEL", 2, "one sentence.\n"),
     ],
 )
 def test_what_the_server_says_decides_the_code(
-    code: str, reason: str, expected: int, work: Path, capsys: pytest.CaptureFixture[str]
+    code: str, reason: str, expected: int, said: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeGateway() as gateway:
         gateway.errors.append(status(code_pb2.Code.Value(code), reason, "one sentence."))
-        assert ended(capsys, "--server", gateway.target) == (expected, "one sentence.\n")
+        assert ended(capsys, "--server", gateway.target) == (expected, said)
 
 
 def test_a_timeout_is_code_3(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +223,32 @@ def test_a_timeout_is_code_3(work: Path, capsys: pytest.CaptureFixture[str]) -> 
         gateway.seconds = 0.05
         code, message = ended(capsys, "--server", gateway.target, "--timeout", "0.3", "--steps", "1000")
     assert (code, message) == (3, f"timeout: {gateway.target} had no result in time; allow more.\n")
+
+
+def test_a_server_without_tls_is_one_sentence_and_no_log_of_grpc(work: Path) -> None:
+    with FakeGateway() as gateway:
+        command = [
+            "generate",
+            "--class",
+            "dog",
+            "-o",
+            "out.png",
+            "--server",
+            gateway.target,
+            "--tls",
+            "--timeout",
+            "30",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "robust_synthesis", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"robust-synthesis generate: server: {gateway.target} cannot be reached")
+    assert done.stderr.count("\n") == 1
 
 
 def test_options_of_a_server_are_checked(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

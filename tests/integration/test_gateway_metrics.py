@@ -1,4 +1,4 @@
-"""What Prometheus reads of a real gateway: tiny classifiers in its process, calls over gRPC, scrapes over HTTP."""
+"""What Prometheus reads of a real gateway, whose tiny classifiers compute in its process or in TorchServe: over gRPC and HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,21 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from robust_synthesis import imaging
+from robust_synthesis.bundle import Reply
+from robust_synthesis.errors import SynthesisError
+from robust_synthesis.gateway.backends.base import Backend
+from robust_synthesis.gateway.backends.engine import EngineBackend
+from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.metrics import Metrics
 from robust_synthesis.gateway.running import embedded, running
+from robust_synthesis.gateway.tickets import Ticket
 from robust_synthesis.testing import mask, picture
 from robust_synthesis.v1 import model_pb2, model_pb2_grpc, synthesis_pb2, synthesis_pb2_grpc, task_pb2
+from robust_synthesis.worker.shelf import Places
+from robust_synthesis.worker.torchserve import TorchServe
 
 from . import promtool
+from .injected import batches, injected
 
 PHOTO = imaging.encode(picture(24, seed=3))
 REGION = task_pb2.Region(mask=imaging.encode(mask(24)))
@@ -92,10 +101,43 @@ class Watched:
                 await asyncio.sleep(0.05)
 
 
+class Bundles(Metrics):
+    """Knows, too, which bundles were under way when the first request ended, and what was sent afterwards."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self.outstanding: list[Plan] = []
+        self.at_the_end: tuple[Plan, ...] | None = None
+        self.sent_later: list[Plan] = []
+        self.begun: Callable[[], int] = lambda: 0
+        """How many batches workers have begun; asked when the first request ends."""
+        self.begun_then = 0
+
+    def bundle_sent(self, plan: Plan) -> None:
+        super().bundle_sent(plan)
+        self.outstanding.append(plan)
+        if self.at_the_end is not None:
+            self.sent_later.append(plan)
+
+    def bundle_returned(self, plan: Plan, reply: Reply) -> None:
+        super().bundle_returned(plan, reply)
+        self.outstanding.remove(plan)
+
+    def request_finished(self, ticket: Ticket, error: SynthesisError | None) -> None:
+        super().request_finished(ticket, error)
+        if self.at_the_end is None:
+            self.at_the_end, self.begun_then = tuple(self.outstanding), self.begun()
+
+
 @contextlib.asynccontextmanager
 async def watched(models: Path, port: int) -> AsyncIterator[Watched]:
     backend = embedded(models)
-    metrics = Metrics(backend)
+    async with scraped(backend, Metrics(backend), port) as here:
+        yield here
+
+
+@contextlib.asynccontextmanager
+async def scraped(backend: Backend, metrics: Metrics, port: int) -> AsyncIterator[Watched]:
     stop = metrics.serve("127.0.0.1", port)
     try:
         async with (
@@ -164,18 +206,56 @@ for event in stub.StreamSynthesis(request, timeout=300):
 """
 
 
+async def vanish(target: str) -> None:
+    """A client that is killed when the first bundle of its call has come back."""
+    client = await asyncio.create_subprocess_exec(sys.executable, "-c", VANISHING, target, stdin=subprocess.PIPE)
+    await client.communicate(LONG.SerializeToString())
+    assert client.returncode == -signal.SIGKILL
+
+
 def test_gauges_return_to_zero_after_a_client_is_killed(models: Path, unused_tcp_port: int) -> None:
     async def main() -> None:
         async with watched(models, unused_tcp_port) as here:
-            command = [sys.executable, "-c", VANISHING, here.target]
-            client = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
-            await client.communicate(LONG.SerializeToString())
-            assert client.returncode == -signal.SIGKILL
+            await vanish(here.target)
             await here.idle()
             labels = {"task": "generate", "model": "cifar10", "outcome": "cancelled"}
             assert await here.value("synthesis_task_duration_seconds_count", **labels) == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("leaving", ["cancels", "is killed"])
+def test_torchserve_computes_nothing_beyond_the_bundles_outstanding_when_a_client(
+    models: Path, unused_tcp_port: int, tmp_path: Path, leaving: str
+) -> None:
+    count = tmp_path / "count"
+
+    async def main() -> tuple[Bundles, float | None]:
+        backend = EngineBackend(TorchServe(Places(models), settings=injected(INJECT_COUNT=str(count))))
+        bundles = Bundles(backend)
+        bundles.begun = lambda: len(batches(count))
+        async with scraped(backend, bundles, unused_tcp_port) as here:
+            if leaving == "cancels":
+                call = await here.begun()
+                call.cancel()
+            else:
+                await vanish(here.target)
+            await here.idle()
+            await asyncio.sleep(2)  # in which more would be computed
+            labels = {"task": "generate", "model": "cifar10", "outcome": "cancelled"}
+            return bundles, await here.value("synthesis_task_duration_seconds_count", **labels)
+
+    bundles, cancelled = asyncio.run(main())
+    assert cancelled == 1
+    assert bundles.at_the_end is not None
+    assert bundles.sent_later == bundles.outstanding == []
+    later = batches(count)[bundles.begun_then :]
+    print(
+        f"\n{len(bundles.at_the_end)} bundles outstanding; begun later: {later}, before: {batches(count)[: bundles.begun_then]}"
+    )
+    assert len(later) <= len(bundles.at_the_end) <= 2
+    assert sum(k for _, k in later) <= sum(max(plan.steps) for plan in bundles.at_the_end)
 
 
 def test_unknown_methods_share_a_label_and_bad_requests_their_status(models: Path, unused_tcp_port: int) -> None:

@@ -28,12 +28,12 @@ from robust_synthesis.testing import mask, picture, tiny_card, tiny_model_folder
 from robust_synthesis.worker.engine import Engine, InProcess
 from robust_synthesis.worker.shelf import Places
 from robust_synthesis.worker.torchserve import TorchServe
-from robust_synthesis.worker.torchserve.config import Settings
+
+from .injected import batches, injected
 
 pytestmark = pytest.mark.real
 LONG = 300
 """Steps of a job that is disturbed."""
-INJECTION = Path(__file__).parent / "injection"
 log = logging.getLogger(__name__)
 
 
@@ -163,11 +163,6 @@ def evaluations_done(ticket: Ticket) -> int:
     return sum(LONG + 1 - job.remaining for job in ticket.jobs if job.remaining)
 
 
-def injected(**variables: str) -> Settings:
-    """A TorchServe whose workers are changed as `injection/sitecustomize.py` says."""
-    return Settings(environment={"PYTHONPATH": str(INJECTION), **variables})
-
-
 def test_a_job_that_crashes_the_worker_fails_alone(folder: Path) -> None:
     settings = injected(INJECT_CRASH="666")
     jobs = [Request(spec=specs.Generate(target="square", seed=seed)) for seed in (1, 666, 2, 3)]
@@ -187,22 +182,19 @@ def test_a_cancelled_job_stops_after_the_bundles_outstanding(folder: Path, tmp_p
     count = tmp_path / "count"
     settings = injected(INJECT_COUNT=str(count))
 
-    def evaluations() -> list[int]:
-        return [int(line.split()[1]) for line in count.read_text().splitlines()]
-
     async def scenario() -> None:
         async with serving(TorchServe(Places(paths=[folder]), settings=settings)) as dispatcher:
             ticket = dispatcher.submit(long_jobs(1, 5000)[0], model="tiny")
             async for progress in ticket:
                 if progress.step > 100:
                     break
-            before = evaluations()
+            before = batches(count)
             ticket.cancel()
             with pytest.raises(Cancelled):
                 await ticket
             await asyncio.sleep(2)
-            after = evaluations()
+            after = batches(count)
             assert len(after) - len(before) <= 1
-            assert sum(after) - sum(before) <= 2 * max(before)
+            assert sum(k for _, k in after[len(before) :]) <= 2 * max(k for _, k in before)
 
     run(scenario())
