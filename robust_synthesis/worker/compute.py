@@ -91,6 +91,7 @@ class Compute:
                 raise BundleError(f"model: this worker has {name} {version}, not {wanted}; ask one that has it.")
         except BundleError as error:
             return encode_error(str(error))
+        self._problems.next_bundle()
         # A reply where there is nothing to descend to.
         members = list(self._helpers.map(self._open, bundle.jobs))
         jobs = [member for member in members if isinstance(member, Member)]
