@@ -101,7 +101,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         try:
             yield
         except asyncio.CancelledError:
-            overdue = (context.time_remaining() or 1) <= 0
+            overdue = context.time_remaining() == 0  # None where the call has no deadline
             code = grpc.StatusCode.DEADLINE_EXCEEDED if overdue else grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.InternalError as error:  # a write failed, which it does where the caller is gone
