@@ -20,7 +20,7 @@ from robust_synthesis.gateway.backends.base import ModelInfo
 from robust_synthesis.gateway.catalogues import Catalogues, read
 from robust_synthesis.gateway.errors import NoWorker, Unsuitable
 from robust_synthesis.gateway.limits import Limits
-from robust_synthesis.gateway.logs import JsonFormatter
+from robust_synthesis.gateway.logs import JsonFormatter, TextFormatter
 from robust_synthesis.gateway.models import Models, check_suits
 from robust_synthesis.gateway.previews import encode_preview
 from robust_synthesis.gateway.server import Options
@@ -184,3 +184,20 @@ def test_a_line_of_the_log_is_json_with_the_call_that_it_belongs_to() -> None:
 
     asyncio.run(main())
     assert "request_id" not in json.loads(JsonFormatter().format(record))
+
+
+def test_a_line_of_text_has_the_request_id_above_the_trace_that_belongs_to_it() -> None:
+    try:
+        raise RuntimeError("why")
+    except RuntimeError as error:
+        trace = (RuntimeError, error, error.__traceback__)
+    record = logging.LogRecord("gateway", logging.ERROR, "file", 1, "%s failed", ("Generate",), trace)
+
+    async def main() -> list[str]:
+        calls.begin(calls.Call("/Service/Method", id="7"))
+        return TextFormatter().format(record).splitlines()
+
+    lines = asyncio.run(main())
+    assert lines[0].endswith("ERROR Generate failed [7]")
+    assert lines[-1] == "RuntimeError: why"
+    assert TextFormatter().format(record).splitlines()[0].endswith("ERROR Generate failed")
