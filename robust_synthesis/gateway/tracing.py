@@ -44,14 +44,14 @@ def interceptors(provider: Any = None) -> Sequence[Interceptor]:
     if provider is None and not configured():
         return ()
     try:
-        from opentelemetry.instrumentation.grpc import aio_server_interceptor
+        from opentelemetry.instrumentation import grpc as instrumentation
 
         provider = provider or _provider()
     except ModuleNotFoundError as error:
         log.warning("no traces: %s is missing; pip install 'robust-synthesis[tracing]'", error.name)
         return ()
-    traced = aio_server_interceptor(provider, filter_=lambda details: not details.method.startswith(INFRASTRUCTURE))
-    return (traced, _Told())
+    instrument: Any = instrumentation.aio_server_interceptor  # which has no types
+    return (instrument(provider, filter_=lambda details: not details.method.startswith(INFRASTRUCTURE)), _Told())
 
 
 def _provider() -> Any:
