@@ -56,7 +56,6 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except Exception as error:
             return self._refusal(error, call)
         if handler is None:
-            self._observer.call_started(call.method)
             self._observer.call_finished(call.method, grpc.StatusCode.UNIMPLEMENTED.name, 0.0)
             return handler
         if call.method.startswith(INFRASTRUCTURE):
@@ -94,7 +93,6 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def _call(self, call: Call, context: Context) -> AsyncIterator[None]:
         started, code = self._clock(), grpc.StatusCode.OK
         self._open += 1
-        self._observer.call_started(call.method)
         context.set_trailing_metadata(((REQUEST_ID, call.id),))
         try:
             yield
