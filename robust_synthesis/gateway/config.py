@@ -181,7 +181,8 @@ def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Co
         raise _refusal(error, origins) from None
     settings.check()
     for name in ("models", "device"):
-        if settings.computes == "remote" and name in origins.keys() - environment.keys():
+        elsewhere = name in origins and origins[name] != PREFIX + name.upper()  # the variables are other commands', too
+        if settings.computes == "remote" and elsewhere:
             raise InvalidInput(name, "is the workers' own where they are remote; leave it out.")
     return Config(settings, origins)
 
