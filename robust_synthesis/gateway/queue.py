@@ -39,7 +39,7 @@ class Speed:
     rate: float
     """Evaluations at 64 pixels in a second, in full batches, by all workers together."""
     step: float
-    """Seconds of one evaluation of such a batch: no job is faster."""
+    """Seconds of one evaluation of a job that is alone: no job is faster."""
     workers: frozenset[str]
     """By name."""
 
