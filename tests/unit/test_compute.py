@@ -331,3 +331,11 @@ def test_a_form_that_cannot_be_used_names_its_field(compute: Compute, field: str
     with pytest.raises(InvalidInput) as caught:
         compute.whole(form)
     assert caught.value.field == field
+
+
+def test_a_slow_first_use_is_no_step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = Compute(tiny_classifier())
+    ticks = iter([0.0, 0.4, 1.0, 1.006])  # of two steps each
+    monkeypatch.setattr("robust_synthesis.worker.compute.time.perf_counter", lambda: next(ticks))
+    compute.warm_up()
+    assert compute.step_seconds == {1: pytest.approx(0.003), 8: pytest.approx(0.003)}
