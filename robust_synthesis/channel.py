@@ -5,8 +5,6 @@ from __future__ import annotations
 from .imaging import MAX_BYTES
 
 DEFAULT_PORT = 50051
-MAX_REQUEST_BYTES = 2 * MAX_BYTES + 2**16
-"""An image and a mask."""
 DEADLINE = 300.0
 """Seconds; of calls that say nothing else."""
 SHORTEST_PING_INTERVAL = 5.0
@@ -21,3 +19,11 @@ REQUEST_ID = "request-id"
 """Trailing metadata: what the server's log calls the call."""
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata that gRPC's own retries obey."""
+
+
+def request_bytes(image_bytes: int) -> int:
+    """Of the largest request message: an image and a mask of so many bytes, and the rest."""
+    return 2 * image_bytes + 2**16
+
+
+MAX_REQUEST_BYTES = request_bytes(MAX_BYTES)

@@ -15,6 +15,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Self
 
+LONGEST_NAME = 200
+"""Characters of a name that are compared with those that exist, and shown: of a message full, it would take seconds."""
+
 
 class SynthesisError(Exception):
     """Base of all errors whose message is meant for the caller: one sentence with the remedy."""
@@ -45,6 +48,8 @@ class NotFound(InvalidInput):
         self, field: str, name: str, known: Iterable[str], *, kind: str = "", none: str = "there are none."
     ) -> None:
         names = list(known)
+        if len(name) > LONGEST_NAME:
+            name = name[:LONGEST_NAME] + "..."
         folded = {known_name.casefold(): known_name for known_name in names}
         near = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
         if near:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from .channel import DEFAULT_PORT
 from .errors import InvalidInput
 from .keys import KeyFile
 from .watched import Watched
@@ -35,9 +36,7 @@ class Endpoint:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        host, port = self.address
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise InvalidInput("listen", f"is {self.listen!r}; give HOST:PORT, such as 0.0.0.0:50061.")
+        host = self.host
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidInput("tls_cert", "needs --tls-key, and --tls-key needs it.")
         if self.tls_ca is not None and self.tls_cert is None:
@@ -52,10 +51,9 @@ class Endpoint:
             raise InvalidInput("listen", f"{host} is open to the network; give --keys or --tls-ca, or --insecure.")
 
     @property
-    def address(self) -> tuple[str, str]:
-        """Host and port."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), port
+    def host(self) -> str:
+        """Where it listens, a name or an address."""
+        return host_and_port(self.listen)[0]
 
     @property
     def transport(self) -> str:
@@ -77,6 +75,14 @@ class Endpoint:
         paths = [cert, key] if ca is None else [cert, key, ca]
         files = Watched(paths, lambda: _certificates(cert, key, ca))
         return grpc.dynamic_ssl_server_credentials(files.value, lambda: files.value, ca is not None)
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Of HOST:PORT, where the host is in brackets if it has colons. Raises InvalidInput."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidInput("listen", f"is {listen!r}; give HOST:PORT, such as 0.0.0.0:{DEFAULT_PORT}.")
+    return host.strip("[]"), int(port)
 
 
 def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -45,13 +45,15 @@ class Watched(Generic[T]):
         seen = self._look()
         if seen == self._seen:
             return
-        self._seen = seen
         names = ", ".join(map(str, self._paths))
         try:
-            self._value = self._read()
+            value = self._read()
         except (SynthesisError, OSError) as error:
+            self._seen = seen
             log.error("%s changed, but cannot be used, so nothing changes: %s", names, error)
-        else:
+            return
+        if self._look() == seen:  # else a part of what was read may be old: at the next look again
+            self._seen, self._value = seen, value
             log.info("%s changed, and counts from now on", names)
 
     def _look(self) -> Sequence[object]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from .. import imaging
 from ..client import Client, Unit
 from ..files import check_writable
-from ..model_folder import SEEDS, Card
+from ..model_folder import SEEDS, Card, ModelFolder, find
 from ..results import Picture, Result
 from ..sheet import Cell, Row, draw
 from .latencies import latencies
@@ -80,20 +80,27 @@ class Example:
 def run(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     check_writable(options.out / SHEET)
+    folder = ModelFolder.open(find(options.model))
+    if options.target is not None:
+        folder.card.class_index(options.target)
     photo = imaging.decode(options.image) if options.image else _cat()
     print(f"starting a gateway ({options.backend})", flush=True)
     with own_gateway(options.model, backend=options.backend, device=options.device) as gateway:
         with Client(gateway.server) as client:
-            service = Service(client, client.model().card, client.units(examples=False))
+            service = Service(client, folder.card, client.units(examples=False))
             print(f"ready after {time.perf_counter() - started:.1f} s", flush=True)
             rows, reports = _run(service, photo, options)
-            version = client.model().version
         measured = gateway.metrics()
     title = f"Robust Synthesis: every task with one classifier, {service.card.name} ({service.card.size} px)"
     imaging.save(draw(rows, title=title), options.out / SHEET)
     seconds = time.perf_counter() - started
     tasks = latencies(measured)
-    report = {"model": service.card.name, "version": version, "backend": options.backend, "seconds": round(seconds, 2)}
+    report = {
+        "model": service.card.name,
+        "version": folder.version,
+        "backend": options.backend,
+        "seconds": round(seconds, 2),
+    }
     latency = {each.task: dataclasses.asdict(each) for each in tasks}
     write_json(options.out / "demo.json", report | {"latency": latency, "tasks": reports})
     print("\nlatency by task, from /metrics:", *tasks, sep="\n  ")

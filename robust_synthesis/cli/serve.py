@@ -38,8 +38,7 @@ def run(options: argparse.Namespace) -> None:
         gateway = gateway_of(settings, backend, observer=metrics, interceptors=tracing.interceptors())
         with contextlib.ExitStack() as stack:
             if settings.metrics_port:
-                host = settings.listen.rpartition(":")[0].strip("[]")
-                stack.callback(metrics.serve(host, settings.metrics_port))
+                stack.callback(metrics.serve(settings.endpoint.host, settings.metrics_port))
             await gateway.run()
 
     asyncio.run(serve())

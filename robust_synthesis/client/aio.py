@@ -47,8 +47,8 @@ class AsyncClient(Front[Awaitable[Result]]):
 
     async def close(self) -> None:
         """Cancels what is under way."""
-        if self._opened:
-            await self._channel.close(None)
+        if self._opened is not None:
+            await self._opened.close(None)
 
     @property
     def stream(self) -> AsyncStream:

@@ -137,6 +137,8 @@ class Book:
         self._edits += 1
         geometry = {"box": box} if request.spec.needs_mask else {}
         stroke = self._strokes[self._edits] = Stroke(self._edits, geometry)
+        if self.error is not None:  # while the files were read
+            self.end(self.error)
         return synthesis_pb2.EditRequest(apply=synthesis_pb2.ApplyEdit(edit_id=stroke.edit_id, task=task)), stroke
 
     def take(self, response: synthesis_pb2.EditResponse) -> None:
@@ -159,9 +161,9 @@ class Book:
     def end(self, error: SynthesisError) -> None:
         """The session has ended, and with it all that waits."""
         self.error = self.error or error
-        for stroke in self._strokes.values():
+        for stroke in list(self._strokes.values()):
             stroke.end(None, error)
-        for look in self._looks:
+        for look in list(self._looks):
             look.end(None, error)
         self._strokes.clear()
         self._looks.clear()

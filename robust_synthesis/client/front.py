@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import Any
 
 from ..channel import DEADLINE
@@ -44,6 +45,8 @@ class Front(TaskMethods[Answer]):
         self._secrets = self._connection.credentials.channel()
         self._model = model
         self._timeout = timeout
+        self._opening = threading.Lock()
+        self._opened: Any = None
 
     @property
     def server(self) -> str:
@@ -54,9 +57,12 @@ class Front(TaskMethods[Answer]):
         """The channel."""
         raise NotImplementedError
 
-    @functools.cached_property
+    @property
     def _channel(self) -> Any:
-        return self._open()
+        with self._opening:  # of threads whose first calls come together, one opens it
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
 
     @functools.cached_property
     def _stubs(self) -> dict[str, Any]:
@@ -64,10 +70,6 @@ class Front(TaskMethods[Answer]):
             SYNTHESIS: synthesis_pb2_grpc.SynthesisServiceStub(self._channel),
             MODELS: model_pb2_grpc.ModelServiceStub(self._channel),
         }
-
-    @property
-    def _opened(self) -> bool:
-        return "_channel" in vars(self)
 
     def _begin(self, call: Call[Any], timeout: float | None) -> Any:
         """gRPC's own object for a call that is under way."""

@@ -54,8 +54,8 @@ class Client(Front[Result]):
 
     def close(self) -> None:
         """Cancels what is under way."""
-        if self._opened:
-            self._channel.close()
+        if self._opened is not None:
+            self._opened.close()
 
     @property
     def stream(self) -> Stream:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from ..defaults import PAPER
 from ..model_folder import Card
 from ..requests import Request
 from . import calls
 from .dispatcher import Dispatcher
 from .jobs import request_bytes
-from .lines import Candidate, Status
+from .lines import Status
+from .load import Cost
 from .queue import Bounds, Kind, Place, Queue, Work
 from .seams import Admission, Follow
 from .tickets import Ticket
-
-USUAL_SIDE = 64
-"""Of pictures, while nothing is known of their classifier."""
 
 
 class BoundedAdmission(Admission):
@@ -44,21 +41,16 @@ class BoundedAdmission(Admission):
 
 
 def _work(request: Request, model: str, card: Card | None) -> Work:
-    spec, size = request.spec, request.size
-    job = Candidate(model, spec, size=size)
-    if card is None:
-        side, evaluations = size or USUAL_SIDE, int(spec.steps or PAPER[spec.task]["steps"]) + 1
-    else:
-        side, evaluations = job.side(card), job.evaluations(card)
-    return Work(Kind(model, side, spec.exact), evaluations, spec.pictures, request_bytes(request))
+    spec, cost = request.spec, Cost.of(request.spec, request.size, card)
+    return Work(Kind(model, cost.side, spec.exact), cost.evaluations, spec.pictures, request_bytes(request))
 
 
 def _follow(place: Place, ticket: Ticket) -> None:
     """Have the place know what its pictures still need."""
-    pixels = (place.work.kind.side / 64) ** 2
+    cost = Cost(place.work.evaluations, place.work.kind.side)
 
     def left() -> float:
         jobs = [job.candidate for job in ticket.jobs if job.candidate.status is not Status.GONE]
-        return pixels * sum(place.work.evaluations if job.remaining is None else job.remaining for job in jobs)
+        return sum(cost.image_steps(job.remaining) for job in jobs)
 
     place.look = left

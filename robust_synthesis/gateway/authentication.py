@@ -13,6 +13,7 @@ import grpc
 from ..keys import Key, KeyFile
 from ..security import HEALTH
 from . import calls
+from .handlers import INFRASTRUCTURE, within
 from .quotas import Quotas
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Fills in the call's caller, or raises Unauthenticated or QuotaExceeded. Stands below `interceptor.Calls`.
 
     Every method but health needs a key, where there are keys. Who shows none is refused before the request's body is read.
+    Reflection is not among the calls that a caller may have open.
     """
 
     def __init__(
@@ -54,37 +56,22 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if key is not None:
             self._enter(key)
         handler = await continuation(details)
-        return handler and self._counted(handler, key)
+        if handler is None or details.method.startswith(INFRASTRUCTURE):
+            return handler
+        return within(handler, lambda context: self._opened(key, context))
 
     def _enter(self, key: Key) -> None:
         self._quotas.spend(key.name, self._rate if key.rate is None else key.rate)
         call = calls.current()
         call.caller, call.share = key.name, key.share
 
-    def _counted(self, handler: Handler, key: Key | None) -> Handler:
-        """The handler, which counts while it runs as one of the caller's."""
-        kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
-        method: Any = next(kind for kind in kinds if kind is not None)
-
-        def opened(context: Context) -> contextlib.AbstractContextManager[None]:
-            known = key
-            if known is None:
-                known = Key(certificate_name(context.auth_context()))
-                self._enter(known)
-            most = self._concurrent if known.concurrent is None else known.concurrent
-            return self._quotas.opened(known.name, most)
-
-        async def answer(request: Any, context: Context) -> Any:
-            with opened(context):
-                return await method(request, context)
-
-        async def stream(request: Any, context: Context) -> Any:
-            with opened(context):
-                async with contextlib.aclosing(method(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-
-        return _like(handler, stream if handler.response_streaming else answer)
+    def _opened(self, key: Key | None, context: Context) -> contextlib.AbstractContextManager[None]:
+        """While the call runs, it counts as one of the caller's."""
+        if key is None:
+            key = Key(certificate_name(context.auth_context()))
+            self._enter(key)
+        most = self._concurrent if key.concurrent is None else key.concurrent
+        return self._quotas.opened(key.name, most)
 
 
 def certificate_name(properties: Mapping[str, Iterable[bytes]]) -> str:
@@ -96,15 +83,3 @@ def certificate_name(properties: Mapping[str, Iterable[bytes]]) -> str:
     for pem in properties.get("x509_pem_cert", ()):
         return hashlib.sha256(pem).hexdigest()[:16]
     return ""
-
-
-def _like(handler: Handler, behaviour: Any) -> Handler:
-    makers = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    maker: Any = makers[bool(handler.request_streaming), bool(handler.response_streaming)]
-    made: Handler = maker(behaviour, handler.request_deserializer, handler.response_serializer)
-    return made

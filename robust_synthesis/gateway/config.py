@@ -22,6 +22,7 @@ from ..errors import InvalidInput, NotFound
 from ..imaging import MAX_BYTES, MAX_PIXELS
 from ..security import Endpoint
 from ..specs import MAX_COUNT, MAX_STEPS
+from .authentication import CONCURRENT
 from .backends.remote import Credentials
 from .limits import Limits
 from .queue import Bounds
@@ -48,7 +49,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT for callers; port 0 is any")
+    listen: str = Field(Options.listen, description="HOST:PORT for callers; port 0 is any")
     metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus, on the same host; 0 is none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important to log")
     log_format: Literal["text", "json"] = Field("text", description="json is one object a line, with the request id")
@@ -79,14 +80,16 @@ class Settings(BaseSettings):
     insecure: bool = Field(False, description="listen on the network without TLS or keys")
 
     rate: float | None = Field(None, gt=0, le=1e9, description="requests a minute of a caller (default: any number)")
-    concurrent: int = Field(256, ge=1, description="requests that a caller may have open at a time")
-    queue_share: float = Field(0.5, gt=0, le=1, description="of the queue, at most, for one caller that has a name")
+    concurrent: int = Field(CONCURRENT, ge=1, description="requests that a caller may have open at a time")
+    queue_share: float = Field(
+        Bounds.share, gt=0, le=1, description="of the queue, at most, for one caller that has a name"
+    )
     queue_seconds: Seconds | None = Field(
         None,
         description="of the workers' time that the queue may hold (default: 0.4 of `grace`, so that all is done in time)",
     )
-    queue_requests: int = Field(1000, ge=1, description="that the queue may hold")
-    queue_mib: int = Field(512, ge=1, description="of images that the queue may hold")
+    queue_requests: int = Field(Bounds.requests, ge=1, description="that the queue may hold")
+    queue_mib: int = Field(Bounds.bytes // 2**20, ge=1, description="of images that the queue may hold")
 
     max_image_mib: int = Field(
         MAX_BYTES // 2**20, ge=1, le=MAX_BYTES // 2**20, description="of an image's file, or a mask's"
@@ -95,11 +98,15 @@ class Settings(BaseSettings):
     max_steps: int = Field(MAX_STEPS, ge=1, le=MAX_STEPS, description="of a request")
     max_pictures: int = Field(MAX_COUNT, ge=1, le=MAX_COUNT, description="of a request")
 
-    deadline: Seconds = Field(300.0, description="of calls that have none")
-    grace: float = Field(60.0, ge=0, le=86_400, description="for accepted requests after SIGTERM")
-    connection_age: Seconds = Field(600.0, description="after which clients are asked to connect anew, to spread load")
-    connection_grace: Seconds = Field(600.0, description="for the calls of a connection that has reached its age")
-    streams: int = Field(1000, ge=1, description="calls at a time on one connection")
+    deadline: Seconds = Field(Options.deadline, description="of calls that have none")
+    grace: float = Field(Options.grace, ge=0, le=86_400, description="for accepted requests after SIGTERM")
+    connection_age: Seconds = Field(
+        Options.connection_age, description="after which clients are asked to connect anew, to spread load"
+    )
+    connection_grace: Seconds = Field(
+        Options.connection_grace, description="for the calls of a connection that has reached its age"
+    )
+    streams: int = Field(Options.streams, ge=1, description="calls at a time on one connection")
 
     @property
     def computes(self) -> str:
@@ -174,7 +181,8 @@ def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Co
         raise _refusal(error, origins) from None
     settings.check()
     for name in ("models", "device"):
-        if settings.computes == "remote" and name in origins.keys() - environment.keys():
+        elsewhere = name in origins and origins[name] != PREFIX + name.upper()  # the variables are other commands', too
+        if settings.computes == "remote" and elsewhere:
             raise InvalidInput(name, "is the workers' own where they are remote; leave it out.")
     return Config(settings, origins)
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 
+from ..channel import DEADLINE
 from ..errors import SynthesisError
 from ..requests import Request
 from .calls import caller, current
@@ -17,8 +18,6 @@ from .models import Models, check_suits
 from .orders import Order
 from .seams import Admission, Observer
 from .tickets import Ticket
-
-DEADLINE = 300.0
 
 
 class Desk:

@@ -77,17 +77,9 @@ class Dispatcher:
         """Where those are that have not begun."""
         return self._forecast.places(self._tickets, self._backend.workers())
 
-    def wait_of(self, caller: str = "", *, interactive: bool = False) -> float:
-        """Seconds until a request of this caller would begin if it came now, as far as can be told."""
-        return self._forecast.wait(self._tickets, self._backend.workers(), (interactive, caller))
-
     def speed_of(self, kind: Kind) -> Speed | None:
         """At which jobs of a kind are computed; None where nothing is known."""
         return speed_of(kind, self._backend.workers(), self._batcher.times, self._batcher.policy)
-
-    def backlog(self) -> float:
-        """Seconds until all that is there would be done, as far as can be told."""
-        return self._forecast.backlog(self._tickets, self._backend.workers())
 
     async def start(self) -> None:
         await self._backend.start()

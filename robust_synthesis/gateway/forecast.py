@@ -41,22 +41,6 @@ class Forecast:
             self._add(load, ticket, workers)
         return places
 
-    def wait(self, requests: Iterable[Ticket], workers: Sequence[Worker], who: Who) -> float:
-        """Seconds until a request of this caller would begin if it came now."""
-        load, waiting = self._running(requests, workers)
-        own = sum(ticket.who == who for ticket in waiting)
-        for turn, ticket in _turns(waiting):
-            if turn <= (not who[0], own):
-                self._add(load, ticket, workers)
-        return self._wait(load, workers)
-
-    def backlog(self, requests: Iterable[Ticket], workers: Sequence[Worker]) -> float:
-        """Seconds until all that is there would be done."""
-        load, waiting = self._running(requests, workers)
-        for ticket in waiting:
-            self._add(load, ticket, workers)
-        return load.seconds / max(1, _up(workers))
-
     def _running(self, requests: Iterable[Ticket], workers: Sequence[Worker]) -> tuple[_Load, list[Ticket]]:
         """The load of what has begun, and what has not."""
         load, waiting = _Load(), []

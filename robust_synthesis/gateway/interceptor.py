@@ -16,6 +16,7 @@ from ..channel import REQUEST_ID
 from ..errors import InvalidInput
 from .calls import Call, begin
 from .errors import ShuttingDown
+from .handlers import INFRASTRUCTURE, handler_of, method_of
 from .seams import Observer
 from .statuses import is_expected, status_of, to_grpc, trailers_of
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 log = logging.getLogger(__name__)
-INFRASTRUCTURE = "/grpc."
-"""Methods of gRPC itself, health and reflection, are left as they are."""
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -57,7 +56,6 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except Exception as error:
             return self._refusal(error, call)
         if handler is None:
-            self._observer.call_started(call.method)
             self._observer.call_finished(call.method, grpc.StatusCode.UNIMPLEMENTED.name, 0.0)
             return handler
         if call.method.startswith(INFRASTRUCTURE):
@@ -68,8 +66,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _served(self, handler: Handler, call: Call) -> Handler:
         """The handler, reading its requests itself: what cannot be read is the caller's mistake, and gRPC says INTERNAL."""
-        kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
-        method: Any = next(kind for kind in kinds if kind is not None)
+        method = method_of(handler)
 
         async def behaviour(raw: Any, context: Context) -> Any:
             async with self._call(call, context):
@@ -96,12 +93,11 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     async def _call(self, call: Call, context: Context) -> AsyncIterator[None]:
         started, code = self._clock(), grpc.StatusCode.OK
         self._open += 1
-        self._observer.call_started(call.method)
         context.set_trailing_metadata(((REQUEST_ID, call.id),))
         try:
             yield
         except asyncio.CancelledError:
-            overdue = (context.time_remaining() or 1) <= 0
+            overdue = context.time_remaining() == 0  # None where the call has no deadline
             code = grpc.StatusCode.DEADLINE_EXCEEDED if overdue else grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.InternalError as error:  # a write failed, which it does where the caller is gone
@@ -127,13 +123,6 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def handler_of(request_streaming: bool, response_streaming: bool) -> Callable[..., Handler]:
-    """What makes a handler of such a method."""
-    if request_streaming:
-        return grpc.stream_stream_rpc_method_handler if response_streaming else grpc.stream_unary_rpc_method_handler
-    return grpc.unary_stream_rpc_method_handler if response_streaming else grpc.unary_unary_rpc_method_handler
 
 
 async def _read_all(handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:

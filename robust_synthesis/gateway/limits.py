@@ -32,11 +32,6 @@ class Limits:
             if not 1 <= value <= most:
                 raise InvalidInput(name, f"is {value}; give 1 to {most}.")
 
-    @property
-    def message_bytes(self) -> int:
-        """Of a whole request message: an image and a mask."""
-        return 2 * self.image_bytes + 2**16
-
     def check_parameters(self, request: Request) -> None:
         """Raises InvalidInput."""
         if request.spec.steps is not None and request.spec.steps > self.steps:

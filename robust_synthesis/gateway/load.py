@@ -24,24 +24,20 @@ class Cost:
     """Of one picture of a request."""
 
     evaluations: int
-    scale: float
-    """Image-steps of an evaluation: one at 64 pixels."""
+    side: int
+    """Of the picture, pixels."""
 
     @classmethod
     def of(cls, spec: Spec, size: int | None, card: Card | None) -> Cost:
         """A guess from the task alone where the classifier is not known."""
         if card is None:
-            return cls((spec.steps or PAPER[spec.task]["steps"]) + 1, _scale(size or UNIT_SIZE))
+            return cls(int(spec.steps or PAPER[spec.task]["steps"]) + 1, size or UNIT_SIZE)
         job = Candidate(card.name, spec, size=size)
-        return cls(job.evaluations(card), _scale(job.side(card)))
+        return cls(job.evaluations(card), job.side(card))
 
     def image_steps(self, remaining: int | None = None) -> float:
-        """Of what remains, or of all."""
-        return (self.evaluations if remaining is None else remaining) * self.scale
-
-
-def _scale(side: int) -> float:
-    return (side / UNIT_SIZE) ** 2
+        """Of what remains, or of all: one is an evaluation at 64 pixels."""
+        return (self.evaluations if remaining is None else remaining) * (self.side / UNIT_SIZE) ** 2
 
 
 @dataclass(frozen=True)

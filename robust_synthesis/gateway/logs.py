@@ -1,4 +1,4 @@
-"""Log records as lines of JSON, with the request id of the call that they belong to."""
+"""Log records as lines of text or JSON, with the request id of the call that they belong to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from .calls import current
 TEXT = "%(asctime)s %(levelname)s %(message)s"
 FIELDS = ("request_id", "caller", "method", "code", "seconds")
 """What records have beside their text."""
+
+
+class TextFormatter(logging.Formatter):
+    """A line, with the request id at its end, and below it a trace where something was raised."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        call = current()
+        return super().formatMessage(record) + (f" [{call.id}]" if call.method else "")
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,5 +45,5 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str, style: str) -> None:
     """Log to stderr: `style` is text, or json for a line of JSON each."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

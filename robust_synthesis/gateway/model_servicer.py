@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from ..errors import ModelError
 from ..v1 import model_pb2, model_pb2_grpc
 from . import convert_models
+from .backends.base import ModelInfo
 from .catalogues import Catalogues
 from .convert import naming
 from .desk import Desk
@@ -17,6 +20,7 @@ from .models import Models
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
+log = logging.getLogger(__name__)
 SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 
@@ -32,7 +36,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
         del request, context
-        summaries = [await self._summary(name) for name in self._models.current()]
+        summaries = [await self._summary(info) for info in self._models.current().values()]
         return model_pb2.ListModelsResponse(models=summaries, default_model=self._models.default())
 
     async def GetModel(  # noqa: N802
@@ -40,7 +44,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.GetModelResponse:
         del context
         info = self._models.get(request.model)
-        return convert_models.model(info, await self._summary(info.name))
+        return convert_models.model(info, await self._summary(info))
 
     async def Classify(  # noqa: N802
         self, request: model_pb2.ClassifyRequest, context: Context
@@ -57,10 +61,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         info = self._models.get(request.model)
         return convert_models.units(await self._catalogues.get(info), info, request)
 
-    async def _summary(self, name: str) -> model_pb2.ModelSummary:
-        info = self._models.get(name)
+    async def _summary(self, info: ModelInfo) -> model_pb2.ModelSummary:
         try:
             units = await self._catalogues.get(info)
-        except NoWorker:  # it is known all the same, and so is the rest
+        except NoWorker:  # the rest is known all the same
+            units = ()
+        except ModelError as error:
+            log.error("%s %s: %s", info.name, info.version, error)
             units = ()
         return convert_models.summary(info, units)

@@ -39,7 +39,7 @@ class Speed:
     rate: float
     """Evaluations at 64 pixels in a second, in full batches, by all workers together."""
     step: float
-    """Seconds of one evaluation of such a batch: no job is faster."""
+    """Seconds of one evaluation of a job that is alone: no job is faster."""
     workers: frozenset[str]
     """By name."""
 
@@ -68,13 +68,13 @@ class Bounds:
     seconds: float = 12.0
     """Of the workers' time; also the longest that a single job may take where there are others."""
     share: float = 0.5
-    """Of those seconds, for one caller that has a name. Callers without one are one caller, and may have all."""
+    """Of each bound, for one caller that has a name. Callers without one are one caller, and may have all."""
     requests: int = 1000
     bytes: int = 512 * 2**20
 
-    def limit(self, caller: str, share: float | None) -> float:
-        """Seconds that a caller may hold where there are others."""
-        return self.seconds * (share if share is not None else self.share if caller else 1.0)
+    def part(self, caller: str, share: float | None) -> float:
+        """Of each bound, what a caller may hold; `share` is its own."""
+        return share if share is not None else self.share if caller else 1.0
 
 
 class Place:
@@ -117,8 +117,10 @@ class Queue:
         `share` is the caller's own, instead of that of the bounds. An idle server lets in everything, however large.
         """
         self._refresh()
-        self._limits[caller] = self._bounds.limit(caller, share)
+        part = self._bounds.part(caller, share)
+        self._limits[caller] = part * self._bounds.seconds
         self._check_room(work)
+        self._check_own_room(caller, work, part)
         speed = self._speed_of(work.kind)
         held = {} if speed is None else self._seconds(speed.workers)
         if speed is not None and held:
@@ -149,6 +151,20 @@ class Queue:
             mean = sum(self._seconds(None).values()) / len(self._places)
             raise Overloaded(
                 f"the queue is full ({what}); try again later.", retry_after_seconds=self._retry(mean, mean)
+            )
+
+    def _check_own_room(self, caller: str, work: Work, part: float) -> None:
+        requests, most_bytes = part * self._bounds.requests, part * self._bounds.bytes
+        if part == 1 or (len(self._places) < requests and self._bytes + work.bytes <= most_bytes):
+            return
+        own = [place for place in self._places if place.caller == caller]
+        held = sum(place.work.bytes for place in own)
+        if own and (len(own) >= requests or held + work.bytes > most_bytes):
+            mean = self._seconds(None).get(caller, 0.0) / len(own)
+            raise QuotaExceeded(
+                f"you have {len(own)} requests and {held / 2**20:.0f} MiB of images in the queue, as much as you may; try again "
+                "later.",
+                retry_after_seconds=self._retry(mean, mean, caller),
             )
 
     def _check_time(self, caller: str, work: Work, speed: Speed, held: Mapping[str, float]) -> None:

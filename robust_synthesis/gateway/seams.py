@@ -55,11 +55,8 @@ class Observer:
     `steps`, `expected`.
     """
 
-    def call_started(self, method: str) -> None:
-        """A call has come; `method` is its full name."""
-
     def call_finished(self, method: str, code: str, seconds: float) -> None:
-        """It has ended; `code` is the name of its gRPC status."""
+        """A call has ended; `method` is its full name, `code` that of its gRPC status."""
 
     def request_queued(self, ticket: Ticket) -> None:
         """A request was let in, and waits."""

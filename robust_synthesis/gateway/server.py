@@ -14,15 +14,15 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from ..channel import PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL
+from ..channel import DEADLINE, DEFAULT_PORT, PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL, request_bytes
 from ..errors import InvalidInput
-from ..security import bind
+from ..security import bind, host_and_port
 from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
 from . import model_servicer, servicer
 from .backends.base import Backend
 from .batcher import DEFAULT
 from .catalogues import Catalogues
-from .desk import DEADLINE, Desk
+from .desk import Desk
 from .dispatcher import Dispatcher
 from .edit import SessionLimits
 from .interceptor import Calls
@@ -48,7 +48,7 @@ _FLUSH = 0.5
 class Options:
     """How the gateway serves. Times are in seconds."""
 
-    listen: str = "127.0.0.1:50051"
+    listen: str = f"127.0.0.1:{DEFAULT_PORT}"
     default_model: str = ""
     """Of requests without one; empty is the only classifier, or the only robust one."""
     limits: Limits = field(default_factory=Limits)
@@ -65,9 +65,7 @@ class Options:
     """Calls at a time on one connection."""
 
     def __post_init__(self) -> None:
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise InvalidInput("listen", f"is {self.listen!r}; give HOST:PORT, such as 0.0.0.0:50051.")
+        host_and_port(self.listen)
         for name in ("deadline", "connection_age", "connection_grace"):
             if not 0 < getattr(self, name) <= 86_400:
                 raise InvalidInput(name, f"is {getattr(self, name)}; give seconds above 0, up to a day.")
@@ -78,7 +76,7 @@ class Options:
         """What gRPC is told; docs/gateway.md has the client's side of it."""
         return [
             ("grpc.so_reuseport", 0),  # else a second gateway on the port would start, and share it
-            ("grpc.max_receive_message_length", self.limits.message_bytes),
+            ("grpc.max_receive_message_length", request_bytes(self.limits.image_bytes)),
             ("grpc.max_send_message_length", -1),  # results are as large as what was asked for
             ("grpc.max_metadata_size", METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),

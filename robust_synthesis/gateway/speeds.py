@@ -17,12 +17,11 @@ def speed_of(kind: Kind, workers: Sequence[Worker], times: StepTimes, policy: Po
     ]
     rates, steps = {}, []
     for worker, info in [pair for pair in able if pair[0].up] or able:
-        known = {size: times.cost(worker.name, info, kind.side, size) for size in _sizes(kind, policy)}
-        best = _best({size: seconds for size, seconds in known.items() if seconds}, 2 * policy.chunk_target(kind.side))
-        if best is not None:
-            size, seconds = best
-            rates[worker.name] = size / seconds * (kind.side / 64) ** 2
-            steps.append(seconds)
+        guesses = {size: times.cost(worker.name, info, kind.side, size) for size in _sizes(kind, policy)}
+        known = {size: seconds for size, seconds in guesses.items() if seconds}
+        if known:
+            rates[worker.name] = _rate(known, 2 * policy.chunk_target(kind.side)) * (kind.side / 64) ** 2
+            steps.append(known[min(known)])
     return Speed(sum(rates.values()), max(steps), frozenset(rates)) if rates else None
 
 
@@ -32,7 +31,6 @@ def _sizes(kind: Kind, policy: Policy) -> Sequence[int]:
     return [size for size in BUCKETS if size <= most]
 
 
-def _best(seconds: dict[int, float], longest: float) -> tuple[int, float] | None:
-    """The batch size that computes most in a second, and its step; bundles of steps longer than `longest` are not made."""
-    usable = {size: step for size, step in seconds.items() if step <= longest or size == min(seconds)}
-    return max(usable.items(), key=lambda item: item[0] / item[1], default=None)
+def _rate(seconds: dict[int, float], longest: float) -> float:
+    """Of the batch size that computes most in a second; bundles of steps longer than `longest` are not made."""
+    return max(size / step for size, step in seconds.items() if step <= longest or size == min(seconds))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from .calls import current
-from .interceptor import INFRASTRUCTURE, handler_of
+from .handlers import INFRASTRUCTURE, within
 from .statuses import status_of
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def interceptors(provider: Any = None) -> Sequence[Interceptor]:
     if provider is None and not configured():
         return ()
     try:
-        from opentelemetry.instrumentation.grpc import aio_server_interceptor
+        from opentelemetry.instrumentation import grpc as instrumentation
 
         provider = provider or _provider()
     except ModuleNotFoundError as error:
         log.warning("no traces: %s is missing; pip install 'robust-synthesis[tracing]'", error.name)
         return ()
-    traced = aio_server_interceptor(provider, filter_=lambda details: not details.method.startswith(INFRASTRUCTURE))  # type: ignore[no-untyped-call]
-    return (traced, _Told())
+    instrument: Any = instrumentation.aio_server_interceptor  # which has no types
+    return (instrument(provider, filter_=lambda details: not details.method.startswith(INFRASTRUCTURE)), _Told())
 
 
 def _provider() -> Any:
@@ -85,24 +85,7 @@ class _Told(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(details)
         if handler is None or details.method.startswith(INFRASTRUCTURE):
             return handler
-        kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
-        method: Any = next(kind for kind in kinds if kind is not None)
-
-        async def answer(request: Any, context: Any) -> Any:
-            with _telling():
-                return await method(request, context)
-
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            with _telling():
-                async with contextlib.aclosing(method(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-
-        return handler_of(handler.request_streaming, handler.response_streaming)(
-            stream if handler.response_streaming else answer,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return within(handler, lambda _: _telling())
 
 
 @contextlib.contextmanager

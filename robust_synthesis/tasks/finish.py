@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from .job import Job
 
 def ran_with(spec: Spec, job: Job, classes: Sequence[str]) -> dict[str, Any]:
     """The spec as it really ran: defaults filled in, and the class that was predicted where none was named."""
-    ran = dataclasses.asdict(spec) | dict(job.parameters)
+    ran = vars(spec) | dict(job.parameters)
     return ran if ran.get("unit") is not None else ran | {"target": classes[job.target]}
 
 

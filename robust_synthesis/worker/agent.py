@@ -188,8 +188,7 @@ class Agent:
             loop.add_signal_handler(number, self.stop)
         with contextlib.ExitStack() as cleanup:
             if self._options.metrics_port:
-                host, _ = self._options.address
-                cleanup.callback(self._metrics.serve(host, self._options.metrics_port))
+                cleanup.callback(self._metrics.serve(self._options.host, self._options.metrics_port))
             server = self._server()
             await self._set_health()
             await server.start()
@@ -256,6 +255,12 @@ class Agent:
             await asyncio.sleep(0.02)
 
     def _announce(self) -> None:
-        host, _ = self._options.address
         models = ", ".join(f"{model.name} {model.version} on {model.device}" for model in self._engine.models())
-        log.info("ready on %s:%d (%s, %s): %s", host, self.port, self._options.transport, self._engine.kind, models)
+        log.info(
+            "ready on %s:%d (%s, %s): %s",
+            self._options.host,
+            self.port,
+            self._options.transport,
+            self._engine.kind,
+            models,
+        )

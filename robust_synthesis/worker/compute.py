@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -26,14 +23,18 @@ from ..requests import Request
 from ..tasks import make_job, measures, prepare, ran_with
 from ..wire import decode, encode_error, encode_reply
 from . import transport
+from .helpers import helpers
 from .members import Member, segments
 from .problems import Problems
 from .whole_job import whole_job
 
 log = logging.getLogger(__name__)
 _NOT_A_NUMBER = InvalidInput("loss", "is not a number; lower the step size or the weights of the objective.")
-_HELPERS = min(8, os.cpu_count() or 1)
-"""Threads that start and finish jobs: numpy, Pillow and zlib work outside the interpreter's lock."""
+
+
+RUNS = 5
+"""Of the warm-up for each batch size; the fastest counts. Those of the first second may be a hundred times slower, and gateways
+refuse work that would take so long."""
 
 
 class Compute:
@@ -46,7 +47,7 @@ class Compute:
         """(size with padding, steps, seconds) of every batch of the last bundle."""
         self.last_seconds = 0.0
         self._problems = Problems()
-        self._helpers = _helpers()
+        self._helpers = helpers()
 
     def describe(self) -> dict[str, Any]:
         """What a gateway asks first, as JSON types."""
@@ -69,11 +70,19 @@ class Compute:
             state = State.stack([State.start(center, 10)] * size)
             problem, state = problem.to(self.classifier.device), state.to(self.classifier.device)
             state, _ = advance(self.classifier, problem, state, 1)
-            started = time.perf_counter()
-            advance(self.classifier, problem, state, 2)[0].x.cpu()
-            self.step_seconds[size] = (time.perf_counter() - started) / 2
+            for _ in range(RUNS):
+                started = time.perf_counter()
+                advance(self.classifier, problem, state, 2)[0].x.cpu()
+                seconds = (time.perf_counter() - started) / 2
+                self.step_seconds[size] = min(seconds, self.step_seconds.get(size, seconds))
+                if seconds > 0.5:
+                    break
             if self.step_seconds[size] > 2:
                 break
+        least = math.inf
+        for size in sorted(self.step_seconds, reverse=True):
+            # No batch is slower than a larger one.
+            least = self.step_seconds[size] = min(self.step_seconds[size], least)
 
     def whole(self, fields: Mapping[str, bytes]) -> tuple[bytes, str]:
         """A whole job from the fields of a form: the file and its content type. Raises SynthesisError."""
@@ -91,6 +100,7 @@ class Compute:
                 raise BundleError(f"model: this worker has {name} {version}, not {wanted}; ask one that has it.")
         except BundleError as error:
             return encode_error(str(error))
+        self._problems.next_bundle()
         # A reply where there is nothing to descend to.
         members = list(self._helpers.map(self._open, bundle.jobs))
         jobs = [member for member in members if isinstance(member, Member)]
@@ -266,22 +276,6 @@ class Compute:
             picture=imaging.encode(picture, output.format, output.quality),
             report=measures(job.problem, job.state, job.probability[-1]),
         )
-
-
-def _helpers() -> ThreadPoolExecutor:
-    """Threads that compute with one thread each: on tensors as small as a job's, more only wait for each other."""
-    usual, all_there = torch.get_num_threads(), threading.Barrier(_HELPERS)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # a thread's first look takes what was set last, anywhere; from then on it has its own
-        all_there.wait()
-
-    pool = ThreadPoolExecutor(_HELPERS, "job", initializer=begin)
-    for begun in [pool.submit(int) for _ in range(_HELPERS)]:
-        begun.result()
-    torch.set_num_threads(usual)  # for every thread that has not looked yet
-    return pool
 
 
 def _failure(error: Exception) -> Failure:

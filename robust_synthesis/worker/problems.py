@@ -12,22 +12,39 @@ from . import transport
 
 
 class Problems:
-    """The most recently used problems on the classifier's device, by address, up to a number of bytes; for many threads."""
+    """The most recently used problems on the classifier's device, by address; many threads may use it.
 
-    def __init__(self, max_bytes: int = 64 * 2**20) -> None:
+    It keeps them up to a number of bytes, and each for a number of bundles after its last use: its job has gone elsewhere
+    by then, or was cancelled.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 2**20, max_age: int = 128) -> None:
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[str, Problem] = OrderedDict()
+        self.max_age = max_age
+        self._kept: OrderedDict[str, tuple[Problem, int]] = OrderedDict()
+        """With the bundle that used it last; the least recently used is first."""
         self._bytes = 0
+        self._bundle = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    def next_bundle(self) -> None:
+        """Another bundle begins."""
+        with self._lock:
+            self._bundle += 1
+            while self._kept and self._bundle - next(iter(self._kept.values()))[1] > self.max_age:
+                self._forget(next(iter(self._kept)))
+
     def get(self, address: str) -> Problem | None:
         with self._lock:
-            if address in self._kept:
-                self._kept.move_to_end(address)
-            return self._kept.get(address)
+            if address not in self._kept:
+                return None
+            problem, _ = self._kept[address]
+            self._kept[address] = problem, self._bundle
+            self._kept.move_to_end(address)
+            return problem
 
     def add(self, sent: FixedProblem, classifier: Classifier) -> Problem:
         """The problem as tensors. Raises InvalidInput for one that this classifier cannot have."""
@@ -38,7 +55,7 @@ class Problems:
         problem = transport.problem(sent, classifier)
         with self._lock:
             self._forget(address)  # where another job of the bundle has the same
-            self._kept[address] = problem
+            self._kept[address] = problem, self._bundle
             self._bytes += _size(problem)
             while self._bytes > self.max_bytes and len(self._kept) > 1:
                 self._forget(next(iter(self._kept)))
@@ -50,8 +67,8 @@ class Problems:
             self._forget(address)
 
     def _forget(self, address: str) -> None:
-        if (problem := self._kept.pop(address, None)) is not None:
-            self._bytes -= _size(problem)
+        if address in self._kept:
+            self._bytes -= _size(self._kept.pop(address)[0])
 
 
 def _size(problem: Problem) -> int:

@@ -488,6 +488,18 @@ def test_a_call_without_a_deadline_gets_the_servers(models: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_call_that_grpc_ends_at_its_deadline_is_not_counted_as_cancelled(models: Path) -> None:
+    async def main() -> None:
+        counter = Counter()
+        async with connected(models, observer=counter) as (_, client):
+            # With a request_id the request outlives this caller's deadline, as others may join it: gRPC ends the call.
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.synthesis.Generate(ask("Generate", spec=long(), request_id="a"), timeout=0.5)
+        assert counter.calls == [("Generate", "DEADLINE_EXCEEDED")]
+
+    asyncio.run(main())
+
+
 def test_those_who_wait_hear_how_many_are_ahead() -> None:
     async def main() -> None:
         worker = FakeWorker(models=[fake_model(size=512, step_seconds={1: 0.02})], seconds=lambda _: 0.02)

@@ -18,6 +18,7 @@ import pytest
 import trustme
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
 
 from robust_synthesis.gateway.assembly import gateway_of
@@ -232,6 +233,25 @@ def test_a_keys_rate_and_its_open_requests_are_bounded_and_say_when_to_come_back
                 call.cancel()
             await _until(lambda: not here.gateway.dispatcher.requests)
             await narrow.generate()
+
+    asyncio.run(main())
+
+
+def test_a_caller_with_all_its_requests_open_can_still_ask_what_there_is(tmp_path: Path) -> None:
+    keys = _keys(tmp_path / "keys", narrow="concurrent=1")
+
+    async def main() -> None:
+        async with scene(keys=keys) as here:
+            narrow = await here.caller("narrow-key")
+            open_ = narrow.generate(steps=9000)
+            await _until(lambda: here.observer.callers == ["narrow"])
+            reflection: Any = reflection_pb2_grpc.ServerReflectionStub(narrow.channel)
+            question = reflection_pb2.ServerReflectionRequest(list_services="")
+            answers = reflection.ServerReflectionInfo(iter([question]), metadata=narrow.metadata, timeout=30)
+            names = [service.name async for answer in answers for service in answer.list_services_response.service]
+            assert GENERATE.split("/")[1] in names
+            assert not open_.done()
+            open_.cancel()
 
     asyncio.run(main())
 

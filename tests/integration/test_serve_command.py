@@ -94,10 +94,10 @@ def test_a_second_signal_ends_the_grace(server: tuple[subprocess.Popen[str], grp
     [
         (["--listen", "nowhere"], "listen: is 'nowhere'; give HOST:PORT"),
         (["--models", "/nowhere"], "models: /nowhere is not a folder"),
-        (["--deadline", "0"], "deadline: is 0.0; give seconds above 0"),
-        (["--backend", "remote"], "workers: give at least one address HOST:PORT."),
-        (["--backend", "embedded", "--workers", "a:1"], "workers: are for --backend remote"),
-        (["--workers", "a:1", "--models", "x"], "models: are the workers' own"),
+        (["--deadline", "0"], "deadline: is '0' (--deadline); input should be greater than 0."),
+        (["--backend", "remote"], "workers: is missing; give the addresses of worker agents"),
+        (["--backend", "embedded", "--workers", "a:1"], "workers: is for remote workers, and the backend is embedded"),
+        (["--workers", "a:1", "--models", "x"], "models: is the workers' own"),
         (["--workers", "a:b"], "workers: 'a:b' is no address"),
     ],
 )

@@ -206,7 +206,7 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
         ("classify photo.png", "serve"),
         ("compare photo.png", "serve"),
         ("import photo.png new", "serve"),
-        ("demo", "serve"),
+        ("demo", "demo"),
         ("archive cifar10", "serve"),
         ("evaluate cifar10", "evaluate"),
         ("train data new", "train"),

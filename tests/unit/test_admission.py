@@ -145,6 +145,14 @@ def test_a_speed_is_that_of_the_best_batch_of_all_workers() -> None:
     assert (exact.rate, exact.step) == (200.0, 0.01)
 
 
+def test_a_job_may_be_as_fast_as_it_is_alone_however_large_the_best_batch_is() -> None:
+    worker = FakeWorker("a", [_model(b1=0.01, b16=0.12)])
+    speed = speed_of(Kind("fake", 64), [worker], StepTimes(), Policy())
+    assert speed is not None
+    assert speed.rate > 1.2 / 0.01
+    assert speed.step == 0.01
+
+
 def test_workers_that_are_down_count_only_where_none_is_up() -> None:
     up, down = FakeWorker("a", [_model(b1=0.01, b16=0.01)]), FakeWorker("b", [_model(b1=0.01, b16=0.01)])
     down.up = False

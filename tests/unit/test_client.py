@@ -8,6 +8,8 @@ import io
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +243,17 @@ def test_the_base_install_is_enough() -> None:
 
 def test_all_that_is_exported_exists() -> None:
     assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_threads_whose_first_calls_come_together_share_a_channel(gateway: FakeGateway) -> None:
+    opened: list[Any] = []
+
+    class Slow(Client):
+        def _open(self) -> Any:
+            opened.append(None)
+            time.sleep(0.05)
+            return super()._open()
+
+    with Slow(gateway.target) as client, ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda _: client.models(), range(4)))) == 4
+    assert len(opened) == 1

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
 from google.rpc import code_pb2
 from PIL import Image
 
 from robust_synthesis import specs
+from robust_synthesis.bundle import Output
 from robust_synthesis.client import (
     AsyncClient,
     Cancelled,
     Client,
     NotFound,
     Unauthenticated,
+    Unavailable,
 )
+from robust_synthesis.client.edits import Book
 from robust_synthesis.client.testing import FakeGateway, bad_field, colour, status
 
 PHOTO = Image.new("RGB", (6, 4), (10, 20, 30))
@@ -102,3 +106,19 @@ def test_a_session_for_asyncio_does_the_same(gateway: FakeGateway) -> None:
 
     asyncio.run(draw())
     assert gateway.stopped.wait(5)
+
+
+def test_an_edit_whose_mask_is_read_while_the_session_ends_ends_with_it() -> None:
+    book = Book("gateway:1", model="", size=None, fit="crop", output=Output())
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            book.end(Unavailable("the server has gone."))
+            return super().read(size)
+
+    file = io.BytesIO()
+    MASK.save(file, "png")
+    _, stroke = book.apply(STROKE, Slow(file.getvalue()), None)  # type: ignore[arg-type]
+    assert stroke.done
+    with pytest.raises(Unavailable):
+        _ = stroke.result

@@ -435,3 +435,12 @@ def test_a_form_that_cannot_be_used_names_its_field(compute: Compute, field: str
     with pytest.raises(InvalidInput) as caught:
         compute.whole(form)
     assert caught.value.field == field
+
+
+def test_a_slow_first_use_is_no_step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = Compute(tiny_classifier())
+    taken = [0.4, 0.3, 0.3, 0.3, 0.01, 0.3, 0.006, 0.3, 0.3, 0.3]  # by two steps
+    ticks = iter([tick for seconds in taken for tick in (0.0, seconds)])
+    monkeypatch.setattr("robust_synthesis.worker.compute.time.perf_counter", lambda: next(ticks))
+    compute.warm_up()
+    assert compute.step_seconds == {1: pytest.approx(0.003), 8: pytest.approx(0.003)}

@@ -58,16 +58,12 @@ def test_callers_take_turns_and_interactive_requests_come_first() -> None:
 def test_the_wait_is_that_for_all_but_the_last_bundle_of_those_ahead() -> None:
     async def main() -> None:
         dispatcher = await started(worker())
-        assert (dispatcher.wait_of(), dispatcher.backlog()) == (0, 0)
         tickets = [submit(dispatcher) for _ in range(10)]
         each = 100 * STEP / 2  # T steps are T + 1 evaluations, two jobs at a time
-        assert dispatcher.backlog() == pytest.approx(10 * each)
         waits = [place.estimated_wait for place in dispatcher.places().values()]
         assert waits == pytest.approx(
             [0, 0, each, 2 * each, 3 * each, 4 * each, 5 * each, 6 * each, 7 * each, 8 * each]
         )
-        assert dispatcher.wait_of() == pytest.approx(9 * each)
-        assert dispatcher.wait_of("other") == pytest.approx(0)
         begun = [0.0] * 10
 
         async def watch(i: int) -> None:

@@ -14,13 +14,16 @@ import pytest
 from PIL import Image
 
 from robust_synthesis import imaging
-from robust_synthesis.errors import InvalidInput, NotFound
+from robust_synthesis.errors import InvalidInput, ModelError, NotFound
 from robust_synthesis.gateway import calls
 from robust_synthesis.gateway.backends.base import ModelInfo
 from robust_synthesis.gateway.catalogues import Catalogues, read
+from robust_synthesis.gateway.desk import Desk
+from robust_synthesis.gateway.dispatcher import Dispatcher
 from robust_synthesis.gateway.errors import NoWorker, Unsuitable
 from robust_synthesis.gateway.limits import Limits
-from robust_synthesis.gateway.logs import JsonFormatter
+from robust_synthesis.gateway.logs import JsonFormatter, TextFormatter
+from robust_synthesis.gateway.model_servicer import ModelServicer
 from robust_synthesis.gateway.models import Models, check_suits
 from robust_synthesis.gateway.previews import encode_preview
 from robust_synthesis.gateway.server import Options
@@ -29,6 +32,7 @@ from robust_synthesis.requests import Request
 from robust_synthesis.sheet import Cell, Row, draw
 from robust_synthesis.specs import Generate, Inpaint, PaintFeatures
 from robust_synthesis.units import SHEET_ACROSS, SHEET_SIDE, CatalogueFiles
+from robust_synthesis.v1 import model_pb2
 
 PHOTO = imaging.encode(Image.new("RGB", (20, 10)))
 
@@ -171,6 +175,57 @@ def test_a_catalogue_is_fetched_once_from_a_worker_that_answers() -> None:
     asyncio.run(main())
 
 
+class Catalogued(FakeWorker):
+    """Waits with its catalogue until it is told."""
+
+    def __init__(self, units_json: str = "[]") -> None:
+        super().__init__()
+        self.units_json = units_json
+        self.asked = 0
+        self.tells = asyncio.Event()
+
+    async def catalogue(self, model: str, version: str) -> CatalogueFiles:
+        del model, version
+        self.asked += 1
+        await self.tells.wait()
+        return CatalogueFiles(self.units_json)
+
+
+def test_who_asks_for_a_catalogue_does_not_wait_for_others_and_may_leave() -> None:
+    async def main() -> None:
+        worker = Catalogued()
+        worker.served.append(fake_model("other"))
+        catalogues = Catalogues(FakeBackend([worker]))
+        leaves, stays, other = (asyncio.create_task(catalogues.get(fake_model(n))) for n in ("fake", "fake", "other"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert worker.asked == 2
+        leaves.cancel()
+        worker.tells.set()
+        assert (await stays, await other) == ([], [])
+        assert worker.asked == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("units_json", ["{", '[{"index": 1}]', '[{"number": 1}]'])
+def test_a_catalogue_that_cannot_be_read_hides_no_classifier_and_is_asked_for_again(units_json: str) -> None:
+    async def main() -> None:
+        worker = Catalogued(units_json)
+        worker.tells.set()
+        backend = FakeBackend([worker])
+        models = Models(backend)
+        servicer: Any = ModelServicer(Desk(Dispatcher(backend), models), models, Catalogues(backend))
+        listed = await servicer.ListModels(model_pb2.ListModelsRequest(), None)
+        assert [(each.name, each.unit_count) for each in listed.models] == [("fake", 0)]
+        with pytest.raises(ModelError):
+            await servicer.ListUnits(model_pb2.ListUnitsRequest(), None)
+        worker.units_json = "[]"
+        assert not (await servicer.ListUnits(model_pb2.ListUnitsRequest(), None)).units
+
+    asyncio.run(main())
+
+
 def test_a_line_of_the_log_is_json_with_the_call_that_it_belongs_to() -> None:
     record = logging.LogRecord("gateway", logging.WARNING, "file", 1, "says %s", ("ä\n",), None)
     assert json.loads(JsonFormatter().format(record))["message"] == "says ä\n"
@@ -184,3 +239,20 @@ def test_a_line_of_the_log_is_json_with_the_call_that_it_belongs_to() -> None:
 
     asyncio.run(main())
     assert "request_id" not in json.loads(JsonFormatter().format(record))
+
+
+def test_a_line_of_text_has_the_request_id_above_the_trace_that_belongs_to_it() -> None:
+    try:
+        raise RuntimeError("why")
+    except RuntimeError as error:
+        trace = (RuntimeError, error, error.__traceback__)
+    record = logging.LogRecord("gateway", logging.ERROR, "file", 1, "%s failed", ("Generate",), trace)
+
+    async def main() -> list[str]:
+        calls.begin(calls.Call("/Service/Method", id="7"))
+        return TextFormatter().format(record).splitlines()
+
+    lines = asyncio.run(main())
+    assert lines[0].endswith("ERROR Generate failed [7]")
+    assert lines[-1] == "RuntimeError: why"
+    assert TextFormatter().format(record).splitlines()[0].endswith("ERROR Generate failed")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from robust_synthesis import imaging
@@ -54,6 +57,20 @@ def test_to_image_refuses_nan() -> None:
 
 
 # Bytes
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40).map(lambda sides: (*sides, 3))))
+def test_a_small_png_is_what_pillow_reads_of_it(levels: NDArray[np.uint8]) -> None:
+    file = imaging.encode(Image.fromarray(levels))
+    Image.open(io.BytesIO(file)).verify()  # every checksum
+    found = Image.open(io.BytesIO(file))
+    assert (found.format, found.mode, found.size) == ("PNG", "RGB", (levels.shape[1], levels.shape[0]))
+    assert np.array_equal(np.asarray(found), levels)
+
+
+def test_a_large_png_is_lossless_too() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (600, 500, 3), np.uint8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(imaging.encode(Image.fromarray(levels))))), levels)
 
 
 def test_png_is_lossless() -> None:

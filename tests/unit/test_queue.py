@@ -123,6 +123,19 @@ def test_one_caller_does_not_fill_the_queue() -> None:
         scene.enter("third")
 
 
+@pytest.mark.parametrize("bounds", [{"requests": 100}, {"bytes": 1000}])
+def test_one_caller_fills_neither_the_places_nor_the_memory_of_the_queue(bounds: dict[str, int]) -> None:
+    scene = Scene(**bounds)
+    scene.speeds.clear()  # so that time is no bound
+    assert scene.fill("greedy", bytes=10) == 50
+    with pytest.raises(QuotaExceeded, match="you have 50 requests and 0 MiB of images in the queue"):
+        scene.enter("greedy", bytes=10)
+    assert scene.fill("small", bytes=10, share=0.2) == 20
+    assert scene.fill("modest", bytes=10) == 30
+    with pytest.raises(Overloaded, match="the queue is full"):
+        scene.enter("fourth", bytes=10)
+
+
 def test_a_key_may_have_another_share() -> None:
     scene = Scene()
     scene.enter("small", share=0.2)

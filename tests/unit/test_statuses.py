@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -21,7 +23,6 @@ from robust_synthesis.gateway.errors import (
 )
 from robust_synthesis.gateway.statuses import (
     INTERNAL_MESSAGE,
-    MAX_MESSAGE,
     is_expected,
     status_of,
     to_grpc,
@@ -91,9 +92,14 @@ def test_what_is_not_in_the_table_says_nothing_of_itself(error: Exception) -> No
     assert b"secret" not in status.SerializeToString()
 
 
-def test_a_long_message_is_cut_to_what_headers_can_carry() -> None:
-    status = status_of(InvalidInput("spec.target", "x" * 10**6))
-    assert len(status.SerializeToString()) < 3 * MAX_MESSAGE
+@pytest.mark.parametrize("letter", ["x", "é", "\N{ARTIST PALETTE}"])
+def test_a_message_of_any_length_fits_what_clients_accept_of_trailers(letter: str) -> None:
+    status = status_of(InvalidInput("spec.target", letter * 10**6))
+    message, trailers = to_grpc(status)
+    assert message.endswith(letter + "...")
+    ((_, packed),) = trailers
+    assert isinstance(packed, bytes)
+    assert len(quote(message)) + len(base64.b64encode(packed)) < 7 * 2**10
 
 
 def test_grpc_gets_message_and_details() -> None:
