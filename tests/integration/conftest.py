@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder, which is the current one, with the tiny classifiers in the models directory."""
     monkeypatch.setenv(MODELS_VARIABLE, str(models))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    root = logging.getLogger()
+    level = root.level
+    yield tmp_path
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:  # a server's, to a stderr that is this test's
+            root.removeHandler(handler)
 
 
 @pytest.fixture
