@@ -80,7 +80,9 @@ def test_a_driver_that_raises_at_any_call_harms_nothing_but_its_numbers(call: st
 def test_a_driver_that_answers_nonsense_never_breaks_the_exposition(call: str, answer: object) -> None:
     nvml = FakeNvml()
     setattr(nvml, call, lambda *_: answer)
-    generate_latest(registry_of(lambda: nvml))
+    registry = registry_of(lambda: nvml)
+    generate_latest(registry)
+    assert names(registry) <= names(registry_of(FakeNvml)) != set()
 
 
 def test_a_driver_that_hangs_holds_one_thread_and_no_scrape() -> None:
