@@ -18,15 +18,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from ..channel import request_bytes
 from ..errors import InvalidInput, NotFound
 from ..imaging import MAX_BYTES, MAX_PIXELS
 from ..security import Endpoint
 from ..specs import MAX_COUNT, MAX_STEPS
 from .authentication import CONCURRENT
 from .backends.remote import Credentials
+from .edit import SessionLimits
 from .limits import Limits
 from .queue import Bounds
 from .server import Options
+from .uploads import UploadLimits
 
 PREFIX = "ROBUST_SYNTHESIS_"
 CONFIG = PREFIX + "CONFIG"
@@ -82,7 +85,10 @@ class Settings(BaseSettings):
     rate: float | None = Field(None, gt=0, le=1e9, description="requests a minute of a caller (default: any number)")
     concurrent: int = Field(CONCURRENT, ge=1, description="requests that a caller may have open at a time")
     queue_share: float = Field(
-        Bounds.share, gt=0, le=1, description="of the queue, at most, for one caller that has a name"
+        Bounds.share,
+        gt=0,
+        le=1,
+        description="of the queue, of what arrives and of the sessions, at most, for one caller that has a name",
     )
     queue_seconds: Seconds | None = Field(
         None,
@@ -90,6 +96,10 @@ class Settings(BaseSettings):
     )
     queue_requests: int = Field(Bounds.requests, ge=1, description="that the queue may hold")
     queue_mib: int = Field(Bounds.bytes // 2**20, ge=1, description="of images that the queue may hold")
+    upload_mib: int = Field(
+        UploadLimits.bytes // 2**20, ge=1, description="of requests that arrive, before they are in the queue"
+    )
+    sessions: int = Field(SessionLimits.sessions, ge=1, description="of edits, at a time, of all callers")
 
     max_image_mib: int = Field(
         MAX_BYTES // 2**20, ge=1, le=MAX_BYTES // 2**20, description="of an image's file, or a mask's"
@@ -115,10 +125,15 @@ class Settings(BaseSettings):
 
     @property
     def options(self) -> Options:
-        """How the gateway serves."""
+        """How the gateway serves. Raises InvalidInput for what makes no sense together."""
         limits = Limits(self.max_image_mib * 2**20, self.max_pixels, self.max_steps, self.max_pictures)
         names = ("listen", "default_model", "deadline", "grace", "connection_age", "connection_grace", "streams")
-        return Options(limits=limits, **{name: getattr(self, name) for name in names})
+        return Options(
+            limits=limits,
+            uploads=UploadLimits(self.upload_mib * 2**20, self.queue_share),
+            sessions=SessionLimits(self.sessions, self.queue_share),
+            **{name: getattr(self, name) for name in names},
+        )
 
     @property
     def endpoint(self) -> Endpoint:
@@ -141,6 +156,7 @@ class Settings(BaseSettings):
     def check(self) -> None:
         """Raises InvalidInput for settings that contradict each other."""
         _ = self.endpoint, self.credentials
+        self.options.uploads.check(request_bytes(self.options.limits.image_bytes))
         if self.computes == "remote" and not self.workers:
             raise InvalidInput("workers", "is missing; give the addresses of worker agents, or another backend.")
         for name in _OF_REMOTE:

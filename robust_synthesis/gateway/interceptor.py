@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from ..channel import REQUEST_ID
-from ..errors import InvalidInput
 from .calls import Call, begin
 from .errors import ShuttingDown
 from .handlers import INFRASTRUCTURE, handler_of, method_of
@@ -65,12 +63,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return self._served(handler, call)
 
     def _served(self, handler: Handler, call: Call) -> Handler:
-        """The handler, reading its requests itself: what cannot be read is the caller's mistake, and gRPC says INTERNAL."""
         method = method_of(handler)
 
-        async def behaviour(raw: Any, context: Context) -> Any:
+        async def behaviour(request: Any, context: Context) -> Any:
             async with self._call(call, context):
-                request = _read_all(handler, raw) if handler.request_streaming else _read(handler, raw)
                 if not handler.response_streaming:
                     return await method(request, context)
                 async with contextlib.aclosing(method(request, context)) as responses:
@@ -79,7 +75,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return None
 
         return handler_of(handler.request_streaming, handler.response_streaming)(
-            behaviour, response_serializer=handler.response_serializer
+            behaviour,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
         )
 
     def _refusal(self, error: Exception, call: Call) -> Handler:
@@ -123,15 +121,3 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-async def _read_all(handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for each in raw:
-        yield _read(handler, each)
-
-
-def _read(handler: Handler, raw: bytes) -> Any:
-    try:
-        return handler.request_deserializer(raw)  # type: ignore[misc]
-    except DecodeError as error:
-        raise InvalidInput("request", "cannot be read as a message of this method; texts must be UTF-8.") from error

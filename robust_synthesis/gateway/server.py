@@ -29,8 +29,10 @@ from .interceptor import Calls
 from .limits import Limits
 from .models import Models
 from .policy import Policy
+from .reading import Reading
 from .seams import Admission, Observer
 from .sessions import Sessions
+from .uploads import UploadLimits
 
 log = logging.getLogger(__name__)
 SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
@@ -53,6 +55,8 @@ class Options:
     """Of requests without one; empty is the only classifier, or the only robust one."""
     limits: Limits = field(default_factory=Limits)
     sessions: SessionLimits = field(default_factory=SessionLimits)
+    uploads: UploadLimits = field(default_factory=UploadLimits)
+    """Of requests that arrive."""
     deadline: float = DEADLINE
     """Of calls that have none."""
     grace: float = 60.0
@@ -116,12 +120,14 @@ class Gateway:
             observer=observer,
             deadline_seconds=self.options.deadline,
         )
-        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions)
+        reading = Reading(self.options.uploads, request_bytes(self.options.limits.image_bytes))
+        self.uploads = reading.uploads
+        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions, self.uploads)
         self.port = 0
         self._backend = backend
         self._credentials = credentials
         self._calls = Calls(observer)
-        self._interceptors = (self._calls, *interceptors)
+        self._interceptors = (self._calls, *interceptors, reading)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
