@@ -70,9 +70,12 @@ class Settings(BaseSettings):
     worker_tls_ca: Path | None = Field(
         None, description="encrypt to workers, which have certificates of this authority"
     )
-    worker_tls_cert: Path | None = Field(None, description="shown to workers")
+    worker_tls_cert: Path | None = Field(
+        None, description="shown to workers; read again when it changes, as are the two beside it"
+    )
     worker_tls_key: Path | None = Field(None, description="of that certificate")
     worker_key: SecretStr | None = Field(None, description="key shown to workers")
+    worker_key_file: Path | None = Field(None, description="file of that key; read again when it changes")
 
     tls_cert: Path | None = Field(None, description="certificate, PEM; read again when it changes")
     tls_key: Path | None = Field(None, description="its key, PEM")
@@ -145,7 +148,14 @@ class Settings(BaseSettings):
     def credentials(self) -> Credentials:
         """What workers are shown. Raises InvalidInput for what makes no sense together."""
         key = None if self.worker_key is None else self.worker_key.get_secret_value()
-        return Credentials(self.worker_tls_ca, self.worker_tls_cert, self.worker_tls_key, key, self.worker_tls)
+        return Credentials(
+            tls_ca=self.worker_tls_ca,
+            tls_cert=self.worker_tls_cert,
+            tls_key=self.worker_tls_key,
+            key=key,
+            tls=self.worker_tls,
+            key_file=self.worker_key_file,
+        )
 
     @property
     def bounds(self) -> Bounds:
@@ -164,7 +174,7 @@ class Settings(BaseSettings):
                 raise InvalidInput(name, f"is for remote workers, and the backend is {self.computes}; leave it out.")
 
 
-_OF_REMOTE = ("workers", "worker_key", "worker_tls", "worker_tls_ca", "worker_tls_cert")
+_OF_REMOTE = ("workers", "worker_key", "worker_key_file", "worker_tls", "worker_tls_ca", "worker_tls_cert")
 
 
 @dataclass(frozen=True)

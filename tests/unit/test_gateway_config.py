@@ -137,7 +137,7 @@ def test_a_secret_is_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(["serve", "--help"])
     printed = capsys.readouterr().out
     assert "--worker-tls-key" in printed
-    assert "--worker-key" not in printed
+    assert "--worker-key " not in printed
 
 
 _ANY = (
