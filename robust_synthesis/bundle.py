@@ -154,3 +154,7 @@ class Reply:
     """That the worker computed."""
     batches: Sequence[tuple[int, int, float]] = ()
     """(size with padding, steps, seconds) of every batch that was run."""
+    device: str = ""
+    """That computed it, such as cuda:0; empty where the worker does not say."""
+    precision: str = ""
+    """fp32 or bf16."""

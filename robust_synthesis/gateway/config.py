@@ -112,7 +112,9 @@ class Settings(BaseSettings):
     max_pictures: int = Field(MAX_COUNT, ge=1, le=MAX_COUNT, description="of a request")
 
     deadline: Seconds = Field(Options.deadline, description="of calls that have none")
-    grace: float = Field(Options.grace, ge=0, le=86_400, description="for accepted requests after SIGTERM")
+    grace: float = Field(
+        Options.grace, ge=0, le=86_400, description="from SIGTERM to the end; accepted requests may finish"
+    )
     connection_age: Seconds = Field(
         Options.connection_age, description="after which clients are asked to connect anew, to spread load"
     )

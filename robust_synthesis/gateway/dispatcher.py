@@ -88,7 +88,7 @@ class Dispatcher:
         for loop in self._loops:
             loop.add_done_callback(self._stopped)
 
-    async def close(self, grace: float = 30.0) -> None:
+    async def finish(self, grace: float) -> None:
         """Take no more jobs, let those there are finish within `grace` seconds, and fail what is left."""
         self._open = False
         with contextlib.suppress(TimeoutError):
@@ -98,6 +98,10 @@ class Dispatcher:
                     await self._empty.wait()
         for ticket in list(self._tickets):
             ticket.fail(ShuttingDown("the gateway is shutting down; send the request again."))
+
+    async def close(self, grace: float = 30.0) -> None:
+        """Finish, and stop the backend."""
+        await self.finish(grace)
         if self._look is not None:
             self._look.cancel()
         tasks = self._loops | self._bundles
@@ -208,6 +212,7 @@ class Dispatcher:
         self._batcher.answered(plan, reply.batches)
         for ticket in tickets(sent):
             ticket.timings.compute += reply.seconds
+            ticket.computed(reply.device, reply.precision)
         for (ticket, job, part), answer in zip(sent, reply.jobs, strict=True):
             if job.candidate.status is Status.GONE:
                 continue

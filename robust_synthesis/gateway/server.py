@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,10 +41,10 @@ REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Newer clients ask for it; its messages are those of v1alpha."""
 METADATA_BYTES = 16 * 2**10
 """Of a call; more is refused before anything reads it, surely where it is twice as much."""
-_LAST_WORDS = 5.0
-"""Seconds for calls to end after their jobs have."""
+_LAST_WORDS = (0.1, 6.0)
+"""Of the grace, and seconds at most: for calls to end after their jobs have, and for the backend to stop."""
 _FLUSH = 0.5
-"""Seconds for the last bytes to leave; watchers of health are sent away then."""
+"""Seconds for the last bytes to leave, also without a grace; watchers of health are sent away then."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Options:
     deadline: float = DEADLINE
     """Of calls that have none."""
     grace: float = 60.0
-    """For accepted requests after SIGTERM."""
+    """From SIGTERM to the end of the process; accepted requests have nine tenths of it, or all but six seconds."""
     connection_age: float = 600.0
     """After which a client is asked to connect anew, so that load spreads over new gateways."""
     connection_grace: float = 600.0
@@ -147,16 +148,25 @@ class Gateway:
         log.info("ready on %s: %s", self.target, ", ".join(self.models.current()) or "no models yet")
 
     async def stop(self, grace: float | None = None) -> None:
-        """Health says so first, new calls are refused, and accepted requests have `grace` seconds to end; then all is closed."""
+        """Health says so first, new calls are refused, and accepted requests may end; all is closed within `grace` seconds.
+
+        A backend that takes longer to stop is waited for.
+        """
+        grace = self.options.grace if grace is None else grace
+        end = time.monotonic() + grace
+        share, most = _LAST_WORDS
         await self._health.enter_graceful_shutdown()
         self._calls.draining = True
         self.sessions.drain()
         log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
-        await self.dispatcher.close(self.options.grace if grace is None else grace)
-        await self._calls.idle(_LAST_WORDS)
+        await self.dispatcher.finish(grace - min(share * grace, most))
+        await asyncio.gather(self.dispatcher.close(0), self._hang_up(end))
+        log.info("stopped")
+
+    async def _hang_up(self, end: float) -> None:
+        await self._calls.idle(max(_FLUSH, end - time.monotonic() - _FLUSH))
         if self._server is not None:
             await self._server.stop(_FLUSH)
-        log.info("stopped")
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the grace."""
@@ -169,13 +179,17 @@ class Gateway:
             await self._stop.wait()
         self._stop.clear()
         stopping = asyncio.create_task(self.stop())
-        if not await self._before_signal(stopping):
+        if await self._before_signal(stopping, max(self.options.grace, _FLUSH) + _FLUSH):
+            return
+        if self._stop.is_set():
             await self.stop(grace=0)
+        else:
+            log.warning("the backend did not stop in time; it is left to end by itself")
 
-    async def _before_signal(self, work: asyncio.Task[None]) -> bool:
-        """Whether it ended before a signal came; else it is cancelled."""
+    async def _before_signal(self, work: asyncio.Task[None], timeout: float | None = None) -> bool:
+        """Whether it ended before a signal came, or so many seconds had passed; else it is cancelled."""
         signalled = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((work, signalled), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((work, signalled), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()
         if work.done():
             return True

@@ -153,6 +153,8 @@ class FakeWorker:
         """Said of every bundle."""
         self.garbage = b""
         """The reply to every bundle."""
+        self.computes = ("cpu", "fp32")
+        """Device and precision."""
         self.busy = False
         self.hangs = False
         self._problems: dict[str, FixedProblem] = {}
@@ -226,7 +228,8 @@ class FakeWorker:
         seconds = asyncio.get_running_loop().time() - started
         replies = [JobReply(failure=job) if isinstance(job, Failure) else job.reply() for job in jobs]
         measured = [(size, steps, self.seconds(size) * steps) for size, steps in batches]
-        return self.garbage or encode_reply(Reply(info.name, info.version, replies, seconds, measured))
+        reply = Reply(info.name, info.version, replies, seconds, measured, *self.computes)
+        return self.garbage or encode_reply(reply)
 
     def _open(self, part: JobPart, info: ModelInfo) -> _Work | Failure:
         try:

@@ -115,7 +115,10 @@ class Compute:
         predicted = self._predict([job for job in jobs if job.failure is None and job.finished])
         replies = [self._reply(member, predicted) for member in members]
         self.last_seconds = time.perf_counter() - started
-        return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
+        device, precision = str(self.classifier.device), self.classifier.precision
+        return encode_reply(
+            Reply(name, version, replies, self.last_seconds, self.last_batches, device=device, precision=precision)
+        )
 
     def _open(self, part: JobPart | Failure) -> Member | JobReply:
         if isinstance(part, Failure):

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def test_every_task_makes_pictures_that_its_response_can_make_again(models: Path
             for method, spec in SPECS.items():
                 result = await client.make(method, {**spec, "descent": DESCENT})
                 assert (result.model, len(result.model_version)) == ("tiny", 16)
+                assert [(each.device, each.precision) for each in result.computations] == [("cpu", "fp32")]
                 assert [each.index for each in result.pictures] == list(range(spec.get("count", 1)))
                 for each in result.pictures:
                     assert opened(each.image).size == (SIZE, SIZE)
@@ -581,6 +583,36 @@ def test_what_does_not_end_within_the_grace_is_unavailable(models: Path) -> None
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await accepted
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(main())
+
+
+class Stuck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Has a call that does not end by itself, as where somebody reads nothing."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        async def wait(*_: object) -> AsyncIterator[bytes]:
+            yield b""
+            await asyncio.Event().wait()
+
+        if details.method.endswith("ListModels"):
+            return grpc.unary_stream_rpc_method_handler(wait)
+        return await continuation(details)
+
+
+def test_the_grace_is_all_the_time_that_the_end_takes_whatever_is_left(models: Path) -> None:
+    async def main() -> None:
+        counter = Counter()
+        async with connected(models, observer=counter, interceptors=[Stuck()]) as (gateway, client):
+            stuck = client.channel.unary_stream("/robust_synthesis.v1.ModelService/ListModels", bytes, bytes)(b"")
+            await stuck.read()
+            accepted = client.synthesis.Generate(ask("Generate", spec=long()))
+            await asyncio.wait_for(counter.running.wait(), 20)
+            started = time.monotonic()
+            await gateway.stop(1.5)
+            assert 1.3 < time.monotonic() - started < 3
+            for call in (accepted, stuck):
+                assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
     asyncio.run(main())
 

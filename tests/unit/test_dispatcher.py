@@ -444,6 +444,23 @@ def test_a_reply_that_cannot_be_read_is_the_workers_fault() -> None:
     run(main())
 
 
+def test_a_result_tells_each_device_and_precision_that_computed_a_part_of_it_once() -> None:
+    async def main() -> None:
+        workers = first, second = FakeWorker("a"), FakeWorker("b")
+        first.computes, second.computes = ("cuda:0", "bf16"), ("cpu", "fp32")
+        async with running(*workers) as dispatcher:
+            spec = Generate(target="cat", count=4, seed=1, steps=200)
+            both = await dispatcher.submit(Request(spec=spec), model="fake")
+            second.up = False
+            one = await submit(dispatcher, 1)
+            first.computes = ("", "")  # a worker of an earlier version
+            none = await submit(dispatcher, 1)
+        assert sorted(both.computations) == [("cpu", "fp32"), ("cuda:0", "bf16")]
+        assert [*one.computations, *none.computations] == [("cuda:0", "bf16")]
+
+    run(main())
+
+
 # Jobs that fail.
 
 

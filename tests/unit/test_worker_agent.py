@@ -401,7 +401,12 @@ def test_a_gateway_shows_new_certificates_and_keys_without_a_restart_and_loses_n
         for file in (authority.ca, authority.cert, authority.key):
             (own / file.name).write_bytes(file.read_bytes())
         (own / "key").write_text(f"{version}\n")
-        files = {"tls_cert": authority.cert, "tls_key": authority.key, "tls_ca": authority.ca, "keys": authority.keys}
+        files: dict[str, Any] = {
+            "tls_cert": authority.cert,
+            "tls_key": authority.key,
+            "tls_ca": authority.ca,
+            "keys": authority.keys,
+        }
         return Options(listen=listen, **files)
 
     async def main() -> None:
