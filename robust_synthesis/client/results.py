@@ -63,7 +63,7 @@ class Picture(results.Picture):
 
 @dataclass(frozen=True)
 class Result(results.Result):
-    """The answer to one request. `seconds` are the server's; `device` and `precision` are its workers', several where those differ."""
+    """The answer to one request. `seconds` are the server's, `device` and `precision` its workers': several where they differ."""
 
     server: str
     pictures: tuple[Picture, ...]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 from ..channel import request_bytes
 from ..errors import InvalidInput, NotFound
+from ..exposition import HOST
 from ..imaging import MAX_BYTES, MAX_PIXELS
 from ..security import Endpoint
 from ..specs import MAX_COUNT, MAX_STEPS
@@ -37,6 +39,10 @@ WITHIN_GRACE = 0.4
 """Of the grace period, what the queue may hold of the workers' time: the longest job may take as long again after all others, and
 a fifth is left for what is not steps."""
 HIDDEN = "(hidden)"
+OTHERS = {PREFIX + name for name in ("CONFIG", "DATA", "SERVER")}
+"""Variables of other commands, and the one that names the file."""
+_OF_KUBERNETES = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)|PORT(_\d|$))")
+"""Set in every pod for a service that is called robust-synthesis."""
 
 
 def _listed(value: Any) -> Any:
@@ -53,7 +59,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     listen: str = Field(Options.listen, description="HOST:PORT for callers; port 0 is any")
-    metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus, on the same host; 0 is none")
+    metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus; 0 is none")
+    metrics_host: str = Field(HOST, min_length=1, description="where that port is; it is plaintext and asks for no key")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important to log")
     log_format: Literal["text", "json"] = Field("text", description="json is one object a line, with the request id")
 
@@ -185,6 +192,8 @@ class Config:
 
     settings: Settings
     origins: Mapping[str, str]
+    warnings: Sequence[str] = ()
+    """What was said in the environment and counts for nothing, a sentence each."""
 
     def lines(self) -> Iterator[str]:
         """A TOML file with every setting and its origin; secrets are hidden."""
@@ -212,7 +221,15 @@ def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Co
         elsewhere = name in origins and origins[name] != PREFIX + name.upper()  # the variables are other commands', too
         if settings.computes == "remote" and elsewhere:
             raise InvalidInput(name, "is the workers' own where they are remote; leave it out.")
-    return Config(settings, origins)
+    return Config(settings, origins, tuple(_unknown(os.environ)))
+
+
+def _unknown(environment: Iterable[str]) -> Iterator[str]:
+    """Warnings, and no refusals: whoever runs us may have variables of such names, too."""
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in names | OTHERS and not _OF_KUBERNETES.match(name):
+            yield f"{name} counts for nothing: {NotFound('', name, names, kind='setting').message}"
 
 
 def _file(path: Path) -> Mapping[str, Any]:

@@ -258,6 +258,7 @@ def test_a_bundle_through_torchserve_is_the_embedded_result_bit_for_bit(
     assert reply.jobs[0].picture == expected
     (model,) = served.models()
     assert (model.name, model.version, model.current, model.device) == ("tiny", version, True, "cpu")
+    assert (reply.device, reply.precision) == (model.device, model.precision)
     assert set(model.step_seconds) == {1, 8}
 
 
