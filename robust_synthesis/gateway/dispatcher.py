@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..bundle import BundleError, Failure, JobPart, Output, Reply
+from ..bundle import BundleError, BundleTooLarge, Failure, JobPart, Output, Reply
 from ..errors import InvalidInput, NotFound, SynthesisError
 from ..requests import Request
 from ..specs import with_seed
@@ -197,6 +197,9 @@ class Dispatcher:
         except WorkerUnavailable as error:
             self._observer.bundle_lost(plan, error)
             self._batcher.unavailable(plan, self.clock(), f"worker {plan.worker.name}: {error}")
+        except BundleTooLarge as error:
+            self._observer.bundle_lost(plan, error)
+            self._take_size(plan, sent, error)
         except BundleError as error:
             log.warning("worker %s: %s", plan.worker.name, error)
             self._observer.bundle_lost(plan, error)
@@ -251,6 +254,15 @@ class Dispatcher:
                 ticket.fail(
                     JobLost(f"workers failed at this job again and again ({failure.message}); change the request.")
                 )
+
+    def _take_size(self, plan: Plan, sent: Sent, error: BundleTooLarge) -> None:
+        """The bundle did not go out. Its jobs are tried in smaller ones; one that was alone fails alone."""
+        self._batcher.unsent(plan)
+        for ticket, job, part in sent:
+            if job.candidate.status is Status.GONE or self._batcher.shrink(job.candidate, len(plan.jobs)):
+                continue
+            field = "size" if part.request is None or part.request.image is None else "image"
+            ticket.fail(InvalidInput(field, f"makes more work than a worker takes at once; give less ({error})"))
 
     def _take_loss(self, plan: Plan, sent: Sent, error: Exception) -> None:
         """The worker may have died, and this bundle may be why."""

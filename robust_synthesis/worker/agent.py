@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ..bundle import PROTOCOL
+from ..bundle import MAX_BYTES, PROTOCOL
 from ..errors import SynthesisError, Unauthenticated
 from ..exposition import HOST
 from ..gateway.backends.base import WorkerLost, WorkerUnavailable
@@ -47,7 +47,7 @@ class Options(Endpoint):
     metrics_port: int | None = None
     metrics_host: str = HOST
     max_bundles: int = 2
-    max_bundle_bytes: int = 64 * 2**20
+    max_bundle_bytes: int = MAX_BYTES
     drain_seconds: float = 30
 
 

@@ -330,6 +330,12 @@ def test_models_are_listed_described_and_asked(models: Path) -> None:
             "INVALID_ARGUMENT",
             "spec.region.box",
         ),
+        (
+            "Inpaint",
+            {"spec": {"image": PHOTO, "region": {"box": {"x": 1, "width": 2**32 - 1, "height": 1}}}},
+            "INVALID_ARGUMENT",
+            "spec.region.box",
+        ),
         ("PaintFeatures", {"spec": {**SPECS["PaintFeatures"], "unit": 999}}, "INVALID_ARGUMENT", "spec.unit"),
         ("StreamSynthesis", {}, "INVALID_ARGUMENT", "task"),
         ("StreamSynthesis", {"task": {"generate": {"target": "x"}}}, "NOT_FOUND", "task.generate.target"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from ...bundle import BundleError
+from ...bundle import BundleError, BundleTooLarge
 from ...credentials import Credentials, Shown
 from ...errors import InvalidInput, ModelError, SynthesisError
 from ...model_folder import Card
@@ -59,9 +59,9 @@ class RemoteWorker:
         return self._models
 
     async def run(self, bundle: bytes, *, model: str, version: str | None, timeout: float) -> bytes:
-        """Raises WorkerLost, WorkerUnavailable, or BundleError for a bundle that the worker would refuse."""
+        """Raises WorkerLost, WorkerUnavailable, or BundleTooLarge for a bundle that the worker would refuse."""
         if self._max_bytes and len(bundle) > self._max_bytes:
-            raise BundleError(f"bundle: has {len(bundle) >> 20} MiB; {self.name} takes {self._max_bytes >> 20} MiB.")
+            raise BundleTooLarge(f"bundle: has {len(bundle) >> 20} MiB; {self.name} takes {self._max_bytes >> 20} MiB.")
         connection = self._connection
         if not await connection.ready():
             self._eject("it cannot be reached")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...bundle import MAX_BYTES
 from ...errors import InvalidInput
 from ...shipped import METRICS, shipped
 from ..engine import EngineError, share_cores
@@ -52,7 +53,7 @@ LOG_CONFIGURATION = """<?xml version="1.0" encoding="UTF-8"?>
 class Settings:
     """How to run TorchServe."""
 
-    max_bundle_bytes: int = 64 * 2**20
+    max_bundle_bytes: int = MAX_BYTES
     device: str | None = None
     """cpu, cuda, or cuda:N; None leaves it to the worker."""
     jvm_flags: tuple[str, ...] = JVM_FLAGS
