@@ -19,9 +19,9 @@ from ..engine import EngineError, share_cores
 
 LOOPBACK = "127.0.0.1"
 JVM_FLAGS = (
-    "-Xmx256m",
+    "-Xmx512m",
     "-XX:MaxMetaspaceSize=128m",
-    "-XX:MaxDirectMemorySize=256m",
+    "-XX:MaxDirectMemorySize=512m",
     "-Xss512k",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
