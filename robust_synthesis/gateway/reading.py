@@ -69,14 +69,18 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             call.size, call.let_in = len(body), held.release
             request = await aside(len(body), _read, handler, body)
             del body
-            async for response in _answers(handler, request, context):
-                yield response
+            async with contextlib.aclosing(_answers(handler, request, context)) as responses:
+                async for response in responses:
+                    yield response
         finally:
             held.release()
 
     async def _stream(self, handler: Handler, raw: AsyncIterator[bytes], context: Context) -> Any:
-        async with contextlib.aclosing(self._requests(handler, raw)) as requests:
-            async for response in _answers(handler, requests, context):
+        async with (
+            contextlib.aclosing(self._requests(handler, raw)) as requests,
+            contextlib.aclosing(_answers(handler, requests, context)) as responses,
+        ):
+            async for response in responses:
                 yield response
 
     async def _arrived(self, raw: AsyncIterator[bytes]) -> bytes:
@@ -100,7 +104,7 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 held.release()
 
 
-async def _answers(handler: Handler, request: Any, context: Context) -> AsyncIterator[Any]:
+async def _answers(handler: Handler, request: Any, context: Context) -> AsyncGenerator[Any, None]:
     method = method_of(handler)
     if not handler.response_streaming:
         yield await method(request, context)
