@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -21,6 +22,7 @@ from PIL import Image
 
 from robust_synthesis import imaging
 from robust_synthesis.bundle import Reply
+from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.errors import SynthesisError, Unauthenticated
 from robust_synthesis.gateway import calls
 from robust_synthesis.gateway.backends.base import Backend, ModelInfo
@@ -38,6 +40,7 @@ from robust_synthesis.testing import CLASSES, SIZE, mask, picture, tiny_model_fo
 from robust_synthesis.v1 import model_pb2, model_pb2_grpc, synthesis_pb2, synthesis_pb2_grpc, task_pb2
 
 SERVICE = "robust_synthesis.v1.SynthesisService"
+CPU_PRECISION = choose_precision(torch.device("cpu"), "auto")
 PHOTO = imaging.encode(picture(24, seed=3))
 MASK = imaging.encode(mask(24))
 DESCENT = {"steps": 6, "seed": 5, "exact": True}
@@ -162,7 +165,7 @@ def test_every_task_makes_pictures_that_its_response_can_make_again(models: Path
             for method, spec in SPECS.items():
                 result = await client.make(method, {**spec, "descent": DESCENT})
                 assert (result.model, len(result.model_version)) == ("tiny", 16)
-                assert [(each.device, each.precision) for each in result.computations] == [("cpu", "fp32")]
+                assert [(each.device, each.precision) for each in result.computations] == [("cpu", CPU_PRECISION)]
                 assert [each.index for each in result.pictures] == list(range(spec.get("count", 1)))
                 for each in result.pictures:
                     assert opened(each.image).size == (SIZE, SIZE)
@@ -267,6 +270,7 @@ def test_models_are_listed_described_and_asked(models: Path) -> None:
             assert '"architecture"' in found.card_json
 
             classified = await client.models.Classify(model_pb2.ClassifyRequest(image=PHOTO))
+            assert list(classified.computations) == [task_pb2.Computation(device="cpu", precision=CPU_PRECISION)]
             probabilities = [each.probability for each in classified.classes]
             assert {each.name for each in classified.classes} == set(CLASSES)
             assert probabilities == sorted(probabilities, reverse=True)
