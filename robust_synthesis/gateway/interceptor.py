@@ -34,15 +34,25 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self.draining = False
         """Refuse what is new."""
         self._open = 0
-        self._idle = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    async def idle(self, seconds: float) -> None:
-        """Until no call is open, or for so long."""
+    async def idle(self, seconds: float, *, quiet: float = 0.0) -> None:
+        """Until no call is open, and none has come for a while, or for so long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._open:
-                    self._idle.clear()
-                    await self._idle.wait()
+                while self._open or await self._comes_within(quiet):
+                    self._changed.clear()
+                    if self._open:
+                        await self._changed.wait()
+
+    async def _comes_within(self, seconds: float) -> bool:
+        """Whether a call has come, and perhaps ended, within so many seconds from now."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._changed.wait()
+        except TimeoutError:
+            return self._open > 0
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
@@ -113,7 +123,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             await context.abort(code, message, (*trailers, *trailers_of(error), (REQUEST_ID, call.id)))
         finally:
             self._open -= 1
-            self._idle.set()
+            self._changed.set()
             seconds = self._clock() - started
             self._observer.call_finished(call.method, code.name, seconds)
             fields = {"request_id": call.id, "caller": call.caller, "method": call.method, "code": code.name}

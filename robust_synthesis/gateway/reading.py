@@ -52,15 +52,29 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(details)
         if handler is None or details.method.startswith(INFRASTRUCTURE):
             return handler
-        return grpc.stream_stream_rpc_method_handler(partial(self._serve, handler))  # fits every method
+        if handler.response_streaming:  # all take their requests from a stream, whatever the method does
+            return grpc.stream_stream_rpc_method_handler(partial(self._stream, handler))
+        return grpc.stream_unary_rpc_method_handler(partial(self._answer, handler))
 
-    async def _serve(self, handler: Handler, raw: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        serve = self._stream if handler.request_streaming else self._unary
-        async with contextlib.aclosing(serve(handler, raw, context)) as responses:
+    async def _answer(self, handler: Handler, raw: AsyncIterator[bytes], context: Context) -> bytes:
+        async with self._request(handler, raw) as request:
+            return await _written(handler, await method_of(handler)(request, context))
+
+    async def _stream(self, handler: Handler, raw: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        async with (
+            self._request(handler, raw) as request,
+            contextlib.aclosing(method_of(handler)(request, context)) as responses,
+        ):
             async for response in responses:
-                yield await aside(_weight(response), handler.response_serializer, response)  # type: ignore[arg-type]
+                yield await _written(handler, response)
 
-    async def _unary(self, handler: Handler, raw: AsyncIterator[bytes], context: Context) -> Any:
+    @contextlib.asynccontextmanager
+    async def _request(self, handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        """What the method is called with: a message, or an iterator of them."""
+        if handler.request_streaming:
+            async with contextlib.aclosing(self._requests(handler, raw)) as requests:
+                yield requests
+            return
         call = calls.current()
         held = await self.uploads.room(call.caller, call.share, self._largest)
         try:
@@ -69,19 +83,9 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             call.size, call.let_in = len(body), held.release
             request = await aside(len(body), _read, handler, body)
             del body
-            async with contextlib.aclosing(_answers(handler, request, context)) as responses:
-                async for response in responses:
-                    yield response
+            yield request
         finally:
             held.release()
-
-    async def _stream(self, handler: Handler, raw: AsyncIterator[bytes], context: Context) -> Any:
-        async with (
-            contextlib.aclosing(self._requests(handler, raw)) as requests,
-            contextlib.aclosing(_answers(handler, requests, context)) as responses,
-        ):
-            async for response in responses:
-                yield response
 
     async def _arrived(self, raw: AsyncIterator[bytes]) -> bytes:
         try:
@@ -104,14 +108,8 @@ class Reading(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 held.release()
 
 
-async def _answers(handler: Handler, request: Any, context: Context) -> AsyncGenerator[Any, None]:
-    method = method_of(handler)
-    if not handler.response_streaming:
-        yield await method(request, context)
-        return
-    async with contextlib.aclosing(method(request, context)) as responses:
-        async for response in responses:
-            yield response
+async def _written(handler: Handler, response: Any) -> bytes:
+    return await aside(_weight(response), handler.response_serializer, response)  # type: ignore[arg-type]
 
 
 def _read(handler: Handler, body: bytes) -> Any:

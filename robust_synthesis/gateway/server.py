@@ -43,6 +43,8 @@ METADATA_BYTES = 16 * 2**10
 """Of a call; more is refused before anything reads it, surely where it is twice as much."""
 _LAST_WORDS = (0.1, 6.0)
 """Of the grace, and seconds at most: for calls to end after their jobs have, and for the backend to stop."""
+_QUIET = 0.25
+"""Seconds without a new call before the port is closed: whoever asks at that moment is cancelled, and would not try again."""
 _FLUSH = 0.5
 """Seconds for the last bytes to leave, also without a grace; watchers of health are sent away then."""
 
@@ -160,13 +162,11 @@ class Gateway:
         self.sessions.drain()
         log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.finish(grace - min(share * grace, most))
-        await asyncio.gather(self.dispatcher.close(0), self._hang_up(end))
-        log.info("stopped")
-
-    async def _hang_up(self, end: float) -> None:
-        await self._calls.idle(max(_FLUSH, end - time.monotonic() - _FLUSH))
+        left, quiet = max(_FLUSH, end - time.monotonic() - _FLUSH), min(share * grace, _QUIET)
+        await asyncio.gather(self.dispatcher.close(0), self._calls.idle(left, quiet=quiet))
         if self._server is not None:
             await self._server.stop(_FLUSH)
+        log.info("stopped")
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the grace."""

@@ -84,6 +84,8 @@ class Uploads:
     async def room(self, caller: str, share: float | None, size: int) -> Held:
         """Wait for room for so many bytes. Raises Overloaded, or QuotaExceeded where it is the caller's own that is missing."""
         waiter = _Waiter(caller, self.part(caller, share), size, asyncio.get_running_loop().create_future())
+        if not self._waiting and self._fits(waiter) and self._is_within_share(waiter):
+            return Held(self, caller, size)
         self._waiting[waiter] = None
         self._let_in()
         try:

@@ -329,9 +329,11 @@ def test_without_a_verb_there_is_help_and_an_error(capsys: pytest.CaptureFixture
     assert all(verb in printed.err for verb in VERBS)
 
 
-def test_the_threads_of_every_verb_sleep_while_they_wait_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_threads_of_every_verb_sleep_while_they_wait_unless_told_otherwise(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert main(["models", "--model", "cifar10"]) in (0, 2)
+    assert main(["models"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
     monkeypatch.delenv("OMP_WAIT_POLICY")
     probe = "import sys, os; from robust_synthesis.cli import main; main.main(['models']); "
