@@ -25,6 +25,11 @@ from .specs import MAX_STEPS
 
 PROTOCOL = 1
 MAX_JOBS = 32
+MAX_BYTES = 128 * 2**20
+"""Of a bundle, and of a reply, where a worker is not told otherwise. The largest request fits, with its state at 1,024 pixels:
+two files of 32 MiB, and 20 MiB of pixels."""
+MAX_PICTURES_BYTES = 64 * 2**20
+"""Of the files of finished pictures in a reply, which has room for the states of other jobs, too."""
 MAX_EVALUATIONS = MAX_STEPS + 1
 """T steps need T + 1 evaluations, because the last x is judged too."""
 
@@ -33,6 +38,10 @@ Pixels = NDArray[np.uint16]
 
 class BundleError(SynthesisError):
     """A bundle or a reply that cannot be read at all; what is wrong with a single job is in its reply."""
+
+
+class BundleTooLarge(BundleError):
+    """A bundle of more bytes than a worker takes: its jobs are to blame, and not the worker."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +163,7 @@ class Reply:
     """That the worker computed."""
     batches: Sequence[tuple[int, int, float]] = ()
     """(size with padding, steps, seconds) of every batch that was run."""
+    device: str = ""
+    """That computed it, such as cuda:0; empty where the worker does not say."""
+    precision: str = ""
+    """fp32 or bf16."""

@@ -9,6 +9,17 @@ from pathlib import Path
 import grpc
 
 from .errors import InvalidInput
+from .watched import Watched
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Credentials as their files have them now."""
+
+    channel: grpc.ChannelCredentials | None
+    """None for plaintext."""
+    metadata: tuple[tuple[str, str], ...]
+    """Of every call: the bearer key, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,14 @@ class Credentials:
     """Bearer key."""
     tls: bool = False
     """Encrypt, with the system's authorities where there is no `tls_ca`."""
+    key_file: Path | None = None
+    """Of the bearer key, where it is not given itself."""
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidInput("tls_cert", "needs a tls_key, and a tls_key needs it.")
+        if self.key is not None and self.key_file is not None:
+            raise InvalidInput("key_file", "has a key, and another one is given; leave one of them out.")
 
     @property
     def encrypts(self) -> bool:
@@ -47,3 +62,23 @@ class Credentials:
             None if path is None else path.read_bytes() for path in (self.tls_ca, self.tls_key, self.tls_cert)
         )
         return grpc.ssl_channel_credentials(ca, key, cert)
+
+    def bearer(self) -> str | None:
+        """The key, from its file where it is in one. Raises InvalidInput and OSError."""
+        if self.key_file is None:
+            return self.key
+        try:
+            return self.key_file.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                "key_file", f"{self.key_file} is not text; give the file with the key itself."
+            ) from error
+
+    def follow(self) -> Watched[Shown]:
+        """What is shown, also after the files have changed. Raises InvalidInput and OSError."""
+        paths = [path for path in (self.tls_ca, self.tls_cert, self.tls_key, self.key_file) if path is not None]
+        return Watched(paths, self._shown)
+
+    def _shown(self) -> Shown:
+        key = self.bearer()
+        return Shown(self.channel(), (("authorization", f"Bearer {key}"),) if key else ())

@@ -96,7 +96,8 @@ def encode_reply(reply: Reply) -> bytes:
             tensors[f"{i}.trace"] = np.asarray([job.loss, job.probability], np.float32)
         jobs.append(entry)
     header = {"model": reply.model, "version": reply.version, "seconds": reply.seconds, "batches": list(reply.batches)}
-    return _blob(header | {"jobs": jobs}, tensors)
+    where = {"device": reply.device, "precision": reply.precision}
+    return _blob(header | where | {"jobs": jobs}, tensors)
 
 
 def encode_error(message: str) -> bytes:
@@ -135,7 +136,15 @@ def _reply(header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Re
             )
         )
     batches = [(int(size), int(steps), float(seconds)) for size, steps, seconds in _get(header, "batches", list)]
-    return Reply(_get(header, "model", str), _get(header, "version", str), jobs, float(header["seconds"]), batches)
+    return Reply(
+        _get(header, "model", str),
+        _get(header, "version", str),
+        jobs,
+        float(header["seconds"]),
+        batches,
+        device=_word(header, "device"),
+        precision=_word(header, "precision"),
+    )
 
 
 def _blob(header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
@@ -169,6 +178,14 @@ def _get(entry: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> 
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise BundleError(f"bundle: {name} is missing or of the wrong type.")
     return value
+
+
+def _word(header: Mapping[str, Any], name: str) -> str:
+    """Which workers of an earlier version do not send."""
+    value = _get({name: "", **header}, name, str)
+    if not value.isprintable() or len(value) > 64:
+        raise BundleError(f"reply: its {name} is no word.")
+    return str(value)
 
 
 def _number(entry: Mapping[str, Any], name: str, default: float, *, null: float) -> float:

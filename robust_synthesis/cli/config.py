@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from .settings import add_settings, read_settings
@@ -20,5 +21,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    for line in read_settings(options).lines():
+    config = read_settings(options)
+    for line in config.lines():
         print(line)
+    for warning in config.warnings:
+        print(f"robust-synthesis config: {warning}", file=sys.stderr)

@@ -76,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help(sys.stderr)
         return 2
     options = parser().parse_args(arguments)
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # before torch: else its threads spin, each for cores that others have
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC has a line of its own for each failed handshake
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

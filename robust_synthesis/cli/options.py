@@ -111,6 +111,7 @@ def synthesizer(options: argparse.Namespace) -> Iterator[Synthesizer | Client]:
 def client(options: argparse.Namespace) -> Client:
     """For the options of `add_server`, of which `server` is given."""
     from ..client import Client
+    from ..credentials import Credentials
 
     timeout = DEADLINE if options.timeout is None else options.timeout
     if not 0 < timeout < math.inf:
@@ -119,16 +120,9 @@ def client(options: argparse.Namespace) -> Client:
         options.server,
         model=getattr(options, "model", None) or "",
         timeout=timeout,
-        key=None if options.key_file is None else _key(options.key_file),
+        key=Credentials(key_file=options.key_file).bearer(),
         **{name: getattr(options, name) for name in ("tls", "tls_ca", "tls_cert", "tls_key")},
     )
-
-
-def _key(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise InvalidInput("key_file", f"{path} is not text; give the file with the key itself.") from error
 
 
 @contextmanager

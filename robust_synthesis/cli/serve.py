@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from typing import Any
 
 from .settings import add_settings, read_settings
+
+log = logging.getLogger(__name__)
 
 
 def add_parser(verbs: Any) -> None:
@@ -29,8 +32,11 @@ def run(options: argparse.Namespace) -> None:
     from ..gateway.metrics import Metrics
     from ..gpus import Gpus
 
-    settings = read_settings(options).settings
+    config = read_settings(options)
+    settings = config.settings
     configure(settings.log_level, settings.log_format)
+    for warning in config.warnings:
+        log.warning(warning)
 
     async def serve() -> None:
         backend = backend_of(settings)
@@ -38,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         gateway = gateway_of(settings, backend, observer=metrics, interceptors=tracing.interceptors())
         with contextlib.ExitStack() as stack:
             if settings.metrics_port:
-                stack.callback(metrics.serve(settings.endpoint.host, settings.metrics_port))
+                stack.callback(metrics.serve(settings.metrics_host, settings.metrics_port))
             await gateway.run()
 
     asyncio.run(serve())

@@ -54,6 +54,7 @@ def _metavar(name: str, annotation: Any) -> str:
         return f"{{{','.join(get_args(choice))}}}"
     named = {
         "listen": "HOST:PORT",
+        "metrics_host": "HOST",
         "workers": "HOST:PORT,...",
         "device": "DEVICE",
         "models": "DIR",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..worker.engine import Engine
 
 METRICS_PORT = 9464
+HOST = "127.0.0.1"
 
 
 def add_parser(verbs: Any) -> None:
@@ -45,6 +46,12 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--listen", default="127.0.0.1:50061", metavar="HOST:PORT", help="for gateways (%(default)s)")
     parser.add_argument(
         "--metrics-port", type=int, default=METRICS_PORT, metavar="PORT", help="for Prometheus; 0 is none (%(default)s)"
+    )
+    parser.add_argument(
+        "--metrics-host",
+        default=HOST,
+        metavar="HOST",
+        help="where that port is; it is plaintext and asks for no key (%(default)s)",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
@@ -80,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
     reached = Options(
         listen=options.listen,
         metrics_port=options.metrics_port or None,
+        metrics_host=options.metrics_host,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         tls_ca=options.tls_ca,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,9 @@ class Picture(results.Picture):
 
 @dataclass(frozen=True)
 class Result(results.Result):
-    """The answer to one request. `seconds` are the server's; `device` is the server, and `precision` its own affair."""
+    """The answer to one request. `seconds` are the server's, `device` and `precision` its workers': several where they differ."""
 
+    server: str
     pictures: tuple[Picture, ...]
     timings: Timings
     request_id: str
@@ -142,8 +143,9 @@ def result(message: synthesis_pb2.SynthesisResult, server: str, geometry: Mappin
         task=spec.task,
         model=message.model,
         version=message.model_version,
-        precision="",
-        device=server,
+        precision=_each(each.precision for each in message.computations),
+        device=_each(each.device for each in message.computations),
+        server=server,
         parameters={**dataclasses.asdict(spec), "size": _size(message.task), **geometry},
         seconds=message.timings.total_seconds,
         pictures=tuple(_picture(each, message.seed, steps) for each in message.pictures),
@@ -210,6 +212,10 @@ def _picture(message: synthesis_pb2.Picture, seed: int, steps: int) -> Picture:
         file=message.image,
         format=task_pb2.ImageFormat.Name(message.format).removeprefix("IMAGE_FORMAT_").lower(),
     )
+
+
+def _each(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _size(task: task_pb2.TaskSpec) -> int:

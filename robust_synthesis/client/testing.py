@@ -250,6 +250,7 @@ class FakeGateway(synthesis_pb2_grpc.SynthesisServiceServicer, model_pb2_grpc.Mo
             seed=spec.seed or 0,
             timings=synthesis_pb2.Timings(queue_wait_seconds=0.5, total_seconds=2.0, compute_seconds=1.0, bundles=2),
             request_id=CALL_ID,
+            computations=[task_pb2.Computation(device=device, precision="fp32") for device in ("cuda:0", "cpu")],
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -20,6 +21,10 @@ class Call:
     """Of the queue, at most, where the key says."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What the log, and the trailing metadata `request-id`, call it."""
+    size: int = 0
+    """Bytes of its request, the newest of a stream."""
+    let_in: Callable[[], None] = lambda: None
+    """To be called once its request counts for the queue: from then on it does not count among those that arrive."""
 
 
 _current: contextvars.ContextVar[Call] = contextvars.ContextVar("call")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,15 +19,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from ..channel import request_bytes
 from ..errors import InvalidInput, NotFound
+from ..exposition import HOST
 from ..imaging import MAX_BYTES, MAX_PIXELS
 from ..security import Endpoint
 from ..specs import MAX_COUNT, MAX_STEPS
 from .authentication import CONCURRENT
 from .backends.remote import Credentials
+from .edit import SessionLimits
 from .limits import Limits
 from .queue import Bounds
 from .server import Options
+from .uploads import UploadLimits
 
 PREFIX = "ROBUST_SYNTHESIS_"
 CONFIG = PREFIX + "CONFIG"
@@ -34,6 +39,10 @@ WITHIN_GRACE = 0.4
 """Of the grace period, what the queue may hold of the workers' time: the longest job may take as long again after all others, and
 a fifth is left for what is not steps."""
 HIDDEN = "(hidden)"
+OTHERS = {PREFIX + name for name in ("CONFIG", "DATA", "SERVER")}
+"""Variables of other commands, and the one that names the file."""
+_OF_KUBERNETES = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)|PORT(_\d|$))")
+"""Set in every pod for a service that is called robust-synthesis."""
 
 
 def _listed(value: Any) -> Any:
@@ -50,7 +59,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     listen: str = Field(Options.listen, description="HOST:PORT for callers; port 0 is any")
-    metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus, on the same host; 0 is none")
+    metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus; 0 is none")
+    metrics_host: str = Field(HOST, min_length=1, description="where that port is; it is plaintext and asks for no key")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important to log")
     log_format: Literal["text", "json"] = Field("text", description="json is one object a line, with the request id")
 
@@ -67,9 +77,12 @@ class Settings(BaseSettings):
     worker_tls_ca: Path | None = Field(
         None, description="encrypt to workers, which have certificates of this authority"
     )
-    worker_tls_cert: Path | None = Field(None, description="shown to workers")
+    worker_tls_cert: Path | None = Field(
+        None, description="shown to workers; read again when it changes, as are the two beside it"
+    )
     worker_tls_key: Path | None = Field(None, description="of that certificate")
     worker_key: SecretStr | None = Field(None, description="key shown to workers")
+    worker_key_file: Path | None = Field(None, description="file of that key; read again when it changes")
 
     tls_cert: Path | None = Field(None, description="certificate, PEM; read again when it changes")
     tls_key: Path | None = Field(None, description="its key, PEM")
@@ -82,7 +95,10 @@ class Settings(BaseSettings):
     rate: float | None = Field(None, gt=0, le=1e9, description="requests a minute of a caller (default: any number)")
     concurrent: int = Field(CONCURRENT, ge=1, description="requests that a caller may have open at a time")
     queue_share: float = Field(
-        Bounds.share, gt=0, le=1, description="of the queue, at most, for one caller that has a name"
+        Bounds.share,
+        gt=0,
+        le=1,
+        description="of the queue, of what arrives and of the sessions, at most, for one caller that has a name",
     )
     queue_seconds: Seconds | None = Field(
         None,
@@ -90,6 +106,10 @@ class Settings(BaseSettings):
     )
     queue_requests: int = Field(Bounds.requests, ge=1, description="that the queue may hold")
     queue_mib: int = Field(Bounds.bytes // 2**20, ge=1, description="of images that the queue may hold")
+    upload_mib: int = Field(
+        UploadLimits.bytes // 2**20, ge=1, description="of requests that arrive, before they are in the queue"
+    )
+    sessions: int = Field(SessionLimits.sessions, ge=1, description="of edits, at a time, of all callers")
 
     max_image_mib: int = Field(
         MAX_BYTES // 2**20, ge=1, le=MAX_BYTES // 2**20, description="of an image's file, or a mask's"
@@ -99,7 +119,9 @@ class Settings(BaseSettings):
     max_pictures: int = Field(MAX_COUNT, ge=1, le=MAX_COUNT, description="of a request")
 
     deadline: Seconds = Field(Options.deadline, description="of calls that have none")
-    grace: float = Field(Options.grace, ge=0, le=86_400, description="for accepted requests after SIGTERM")
+    grace: float = Field(
+        Options.grace, ge=0, le=86_400, description="from SIGTERM to the end; accepted requests may finish"
+    )
     connection_age: Seconds = Field(
         Options.connection_age, description="after which clients are asked to connect anew, to spread load"
     )
@@ -115,10 +137,15 @@ class Settings(BaseSettings):
 
     @property
     def options(self) -> Options:
-        """How the gateway serves."""
+        """How the gateway serves. Raises InvalidInput for what makes no sense together."""
         limits = Limits(self.max_image_mib * 2**20, self.max_pixels, self.max_steps, self.max_pictures)
         names = ("listen", "default_model", "deadline", "grace", "connection_age", "connection_grace", "streams")
-        return Options(limits=limits, **{name: getattr(self, name) for name in names})
+        return Options(
+            limits=limits,
+            uploads=UploadLimits(self.upload_mib * 2**20, self.queue_share),
+            sessions=SessionLimits(self.sessions, self.queue_share),
+            **{name: getattr(self, name) for name in names},
+        )
 
     @property
     def endpoint(self) -> Endpoint:
@@ -130,7 +157,14 @@ class Settings(BaseSettings):
     def credentials(self) -> Credentials:
         """What workers are shown. Raises InvalidInput for what makes no sense together."""
         key = None if self.worker_key is None else self.worker_key.get_secret_value()
-        return Credentials(self.worker_tls_ca, self.worker_tls_cert, self.worker_tls_key, key, self.worker_tls)
+        return Credentials(
+            tls_ca=self.worker_tls_ca,
+            tls_cert=self.worker_tls_cert,
+            tls_key=self.worker_tls_key,
+            key=key,
+            tls=self.worker_tls,
+            key_file=self.worker_key_file,
+        )
 
     @property
     def bounds(self) -> Bounds:
@@ -141,6 +175,7 @@ class Settings(BaseSettings):
     def check(self) -> None:
         """Raises InvalidInput for settings that contradict each other."""
         _ = self.endpoint, self.credentials
+        self.options.uploads.check(request_bytes(self.options.limits.image_bytes))
         if self.computes == "remote" and not self.workers:
             raise InvalidInput("workers", "is missing; give the addresses of worker agents, or another backend.")
         for name in _OF_REMOTE:
@@ -148,7 +183,7 @@ class Settings(BaseSettings):
                 raise InvalidInput(name, f"is for remote workers, and the backend is {self.computes}; leave it out.")
 
 
-_OF_REMOTE = ("workers", "worker_key", "worker_tls", "worker_tls_ca", "worker_tls_cert")
+_OF_REMOTE = ("workers", "worker_key", "worker_key_file", "worker_tls", "worker_tls_ca", "worker_tls_cert")
 
 
 @dataclass(frozen=True)
@@ -157,6 +192,8 @@ class Config:
 
     settings: Settings
     origins: Mapping[str, str]
+    warnings: Sequence[str] = ()
+    """What was said in the environment and counts for nothing, a sentence each."""
 
     def lines(self) -> Iterator[str]:
         """A TOML file with every setting and its origin; secrets are hidden."""
@@ -184,7 +221,15 @@ def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Co
         elsewhere = name in origins and origins[name] != PREFIX + name.upper()  # the variables are other commands', too
         if settings.computes == "remote" and elsewhere:
             raise InvalidInput(name, "is the workers' own where they are remote; leave it out.")
-    return Config(settings, origins)
+    return Config(settings, origins, tuple(_unknown(os.environ)))
+
+
+def _unknown(environment: Iterable[str]) -> Iterator[str]:
+    """Warnings, and no refusals: whoever runs us may have variables of such names, too."""
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in names | OTHERS and not _OF_KUBERNETES.match(name):
+            yield f"{name} counts for nothing: {NotFound('', name, names, kind='setting').message}"
 
 
 def _file(path: Path) -> Mapping[str, Any]:

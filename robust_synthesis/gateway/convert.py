@@ -76,7 +76,12 @@ def result(outcome: Outcome, request: Request, output: Output, call_id: str) -> 
         seed=outcome.seed,
         timings=timings(outcome.timings),
         request_id=call_id,
+        computations=computations(outcome),
     )
+
+
+def computations(outcome: Outcome) -> list[task_pb2.Computation]:
+    return [task_pb2.Computation(device=device, precision=precision) for device, precision in outcome.computations]
 
 
 def progress(report: jobs.Progress, preview: bytes = b"") -> synthesis_pb2.Progress:

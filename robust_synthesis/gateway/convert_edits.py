@@ -14,6 +14,7 @@ from ..v1 import synthesis_pb2
 from . import calls, convert
 from .edits import Action, Apply, Cancel, Current, Done, Event, Failed, Frame, Open, Undo, Unreadable
 from .previews import preview
+from .reading import aside
 from .statuses import status_of
 from .tickets import Outcome
 
@@ -33,7 +34,7 @@ _OPEN = {
 async def actions(messages: AsyncIterable[synthesis_pb2.EditRequest]) -> AsyncIterator[Action]:
     """What cannot be read becomes an action that fails, with the field's path in the message."""
     async for message in messages:
-        yield action(message)
+        yield await aside(calls.current().size, action, message)
 
 
 def action(message: synthesis_pb2.EditRequest) -> Action:

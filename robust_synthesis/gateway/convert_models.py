@@ -12,6 +12,7 @@ from ..specs import Classify
 from ..v1 import model_pb2
 from .backends.base import ModelInfo
 from .catalogues import Entry
+from .convert import computations
 from .orders import Order
 from .tickets import Outcome
 
@@ -32,6 +33,7 @@ def classes(outcome: Outcome, message: model_pb2.ClassifyRequest) -> model_pb2.C
         classes=[model_pb2.ClassProbability(name=name, probability=probability) for name, probability in top],
         model=outcome.model,
         model_version=outcome.version,
+        computations=computations(outcome),
     )
 
 

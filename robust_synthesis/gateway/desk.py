@@ -91,6 +91,7 @@ class Desk:
             except SynthesisError as error:
                 self._observer.request_rejected(request, model, error)
                 raise
+            current().let_in()
             follow(ticket)
             stack.callback(ticket.cancel)
             yield ticket

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..bundle import BundleError, Failure, JobPart, Output, Reply
+from ..bundle import BundleError, BundleTooLarge, Failure, JobPart, Output, Reply
 from ..errors import InvalidInput, NotFound, SynthesisError
 from ..requests import Request
 from ..specs import with_seed
@@ -88,7 +88,7 @@ class Dispatcher:
         for loop in self._loops:
             loop.add_done_callback(self._stopped)
 
-    async def close(self, grace: float = 30.0) -> None:
+    async def finish(self, grace: float) -> None:
         """Take no more jobs, let those there are finish within `grace` seconds, and fail what is left."""
         self._open = False
         with contextlib.suppress(TimeoutError):
@@ -98,6 +98,10 @@ class Dispatcher:
                     await self._empty.wait()
         for ticket in list(self._tickets):
             ticket.fail(ShuttingDown("the gateway is shutting down; send the request again."))
+
+    async def close(self, grace: float = 30.0) -> None:
+        """Finish, and stop the backend."""
+        await self.finish(grace)
         if self._look is not None:
             self._look.cancel()
         tasks = self._loops | self._bundles
@@ -193,6 +197,9 @@ class Dispatcher:
         except WorkerUnavailable as error:
             self._observer.bundle_lost(plan, error)
             self._batcher.unavailable(plan, self.clock(), f"worker {plan.worker.name}: {error}")
+        except BundleTooLarge as error:
+            self._observer.bundle_lost(plan, error)
+            self._take_size(plan, sent, error)
         except BundleError as error:
             log.warning("worker %s: %s", plan.worker.name, error)
             self._observer.bundle_lost(plan, error)
@@ -208,6 +215,7 @@ class Dispatcher:
         self._batcher.answered(plan, reply.batches)
         for ticket in tickets(sent):
             ticket.timings.compute += reply.seconds
+            ticket.computed(reply.device, reply.precision)
         for (ticket, job, part), answer in zip(sent, reply.jobs, strict=True):
             if job.candidate.status is Status.GONE:
                 continue
@@ -246,6 +254,15 @@ class Dispatcher:
                 ticket.fail(
                     JobLost(f"workers failed at this job again and again ({failure.message}); change the request.")
                 )
+
+    def _take_size(self, plan: Plan, sent: Sent, error: BundleTooLarge) -> None:
+        """The bundle did not go out. Its jobs are tried in smaller ones; one that was alone fails alone."""
+        self._batcher.unsent(plan)
+        for ticket, job, part in sent:
+            if job.candidate.status is Status.GONE or self._batcher.shrink(job.candidate, len(plan.jobs)):
+                continue
+            field = "size" if part.request is None or part.request.image is None else "image"
+            ticket.fail(InvalidInput(field, f"makes more work than a worker takes at once; give less ({error})"))
 
     def _take_loss(self, plan: Plan, sent: Sent, error: Exception) -> None:
         """The worker may have died, and this bundle may be why."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from ..requests import Request
 from .canvas import Canvas
 from .edits import Action, Apply, Cancel, Current, Done, Event, Failed, Frame, Open, Undo, Unreadable
 from .errors import Cancelled, SessionIdle, ShuttingDown
-from .jobs import Progress, Queued
+from .jobs import Progress, Queued, request_bytes
 from .outbox import Outbox
 from .tickets import Outcome
 
@@ -34,8 +34,10 @@ SMALL = 1024
 
 @dataclass(frozen=True)
 class SessionLimits:
-    sessions: int = 256
+    sessions: int = 64
     """At a time, of all callers."""
+    share: float = 0.5
+    """Of them, for one caller that has a name."""
     undo: int = 50
     undo_bytes: int = 8 * 2**20
     unread_bytes: int = 4 * 2**20
@@ -63,6 +65,12 @@ class Studio(Protocol):
     async def square(self, photo: bytes, size: int, fit: str) -> bytes:
         """`canvas.square`, off the event loop and within the limits of the gateway."""
 
+    def hold(self, size: int) -> Callable[[], None]:
+        """Have the caller's account bear so many bytes of an edit that waits, until what is given is called.
+
+        Raises Overloaded, or QuotaExceeded.
+        """
+
     def begin(self, request: Request, model: str) -> AbstractAsyncContextManager[Submitted]:
         """Let an interactive request in, and submit it; what is not done when the context is left is cancelled.
 
@@ -80,6 +88,8 @@ class EditSession:
         self._canvas: Canvas | None = None
         self._running: Apply | None = None
         self._waiting: Apply | None = None
+        self._release: Callable[[], None] = _nothing
+        """To be called when it waits no more."""
         self._work: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking = False
@@ -164,6 +174,7 @@ class EditSession:
             self._start(edit)
         else:
             self._drop_waiting(Cancelled("cancelled: a newer edit took its place while it waited."))
+            self._release = self._studio.hold(request_bytes(edit.request))
             self._waiting = edit
 
     def _undo(self) -> None:
@@ -198,7 +209,7 @@ class EditSession:
 
     def _next(self) -> None:
         """The edit that ran has ended."""
-        edit, self._running, self._waiting = self._waiting, None, None
+        edit, self._running = self._no_longer_waiting(), None
         if edit is not None:
             self._start(edit)
         self._rest()
@@ -214,10 +225,16 @@ class EditSession:
         return True
 
     def _drop_waiting(self, why: SynthesisError) -> bool:
-        edit, self._waiting = self._waiting, None
+        edit = self._no_longer_waiting()
         if edit is not None:
             self._fail(edit, why)
         return edit is not None
+
+    def _no_longer_waiting(self) -> Apply | None:
+        edit, self._waiting = self._waiting, None
+        self._release()
+        self._release = _nothing
+        return edit
 
     # What both need.
 
@@ -258,7 +275,8 @@ class EditSession:
         """Stop whatever is under way."""
         if self._idle is not None:
             self._idle.cancel()
-        self._running = self._waiting = self._canvas = None
+        self._no_longer_waiting()
+        self._running = self._canvas = None
         for task in self._tasks:
             task.cancel()
         return list(self._tasks)
@@ -268,3 +286,7 @@ class EditSession:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _nothing() -> None:
+    """There is nothing to release."""

@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from ..channel import REQUEST_ID
-from ..errors import InvalidInput
 from .calls import Call, begin
 from .errors import ShuttingDown
 from .handlers import INFRASTRUCTURE, handler_of, method_of
@@ -36,15 +34,25 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self.draining = False
         """Refuse what is new."""
         self._open = 0
-        self._idle = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    async def idle(self, seconds: float) -> None:
-        """Until no call is open, or for so long."""
+    async def idle(self, seconds: float, *, quiet: float = 0.0) -> None:
+        """Until no call is open, and none has come for a while, or for so long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._open:
-                    self._idle.clear()
-                    await self._idle.wait()
+                while self._open or await self._comes_within(quiet):
+                    self._changed.clear()
+                    if self._open:
+                        await self._changed.wait()
+
+    async def _comes_within(self, seconds: float) -> bool:
+        """Whether a call has come, and perhaps ended, within so many seconds from now."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._changed.wait()
+        except TimeoutError:
+            return self._open > 0
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
@@ -65,12 +73,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return self._served(handler, call)
 
     def _served(self, handler: Handler, call: Call) -> Handler:
-        """The handler, reading its requests itself: what cannot be read is the caller's mistake, and gRPC says INTERNAL."""
         method = method_of(handler)
 
-        async def behaviour(raw: Any, context: Context) -> Any:
+        async def behaviour(request: Any, context: Context) -> Any:
             async with self._call(call, context):
-                request = _read_all(handler, raw) if handler.request_streaming else _read(handler, raw)
                 if not handler.response_streaming:
                     return await method(request, context)
                 async with contextlib.aclosing(method(request, context)) as responses:
@@ -79,7 +85,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return None
 
         return handler_of(handler.request_streaming, handler.response_streaming)(
-            behaviour, response_serializer=handler.response_serializer
+            behaviour,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
         )
 
     def _refusal(self, error: Exception, call: Call) -> Handler:
@@ -115,7 +123,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             await context.abort(code, message, (*trailers, *trailers_of(error), (REQUEST_ID, call.id)))
         finally:
             self._open -= 1
-            self._idle.set()
+            self._changed.set()
             seconds = self._clock() - started
             self._observer.call_finished(call.method, code.name, seconds)
             fields = {"request_id": call.id, "caller": call.caller, "method": call.method, "code": code.name}
@@ -123,15 +131,3 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-async def _read_all(handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for each in raw:
-        yield _read(handler, each)
-
-
-def _read(handler: Handler, raw: bytes) -> Any:
-    try:
-        return handler.request_deserializer(raw)  # type: ignore[misc]
-    except DecodeError as error:
-        raise InvalidInput("request", "cannot be read as a message of this method; texts must be UTF-8.") from error

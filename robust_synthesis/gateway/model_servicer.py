@@ -11,11 +11,13 @@ from ..errors import ModelError
 from ..v1 import model_pb2, model_pb2_grpc
 from . import convert_models
 from .backends.base import ModelInfo
+from .calls import current
 from .catalogues import Catalogues
 from .convert import naming
 from .desk import Desk
 from .errors import NoWorker
 from .models import Models
+from .reading import aside
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -50,7 +52,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.ClassifyRequest, context: Context
     ) -> model_pb2.ClassifyResponse:
         with naming(request):
-            order = convert_models.classification(request)
+            order = await aside(current().size, convert_models.classification, request)
             async with self._desk.ticket(order, context.time_remaining()) as ticket:
                 return convert_models.classes(await ticket, request)
 

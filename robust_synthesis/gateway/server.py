@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,10 @@ from .interceptor import Calls
 from .limits import Limits
 from .models import Models
 from .policy import Policy
+from .reading import Reading
 from .seams import Admission, Observer
 from .sessions import Sessions
+from .uploads import UploadLimits
 
 log = logging.getLogger(__name__)
 SERVICES = (servicer.SERVICE, model_servicer.SERVICE)
@@ -38,10 +41,12 @@ REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Newer clients ask for it; its messages are those of v1alpha."""
 METADATA_BYTES = 16 * 2**10
 """Of a call; more is refused before anything reads it, surely where it is twice as much."""
-_LAST_WORDS = 5.0
-"""Seconds for calls to end after their jobs have."""
+_LAST_WORDS = (0.1, 6.0)
+"""Of the grace, and seconds at most: for calls to end after their jobs have, and for the backend to stop."""
+_QUIET = 0.25
+"""Seconds without a new call before the port is closed: whoever asks at that moment is cancelled, and would not try again."""
 _FLUSH = 0.5
-"""Seconds for the last bytes to leave; watchers of health are sent away then."""
+"""Seconds for the last bytes to leave, also without a grace; watchers of health are sent away then."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,12 @@ class Options:
     """Of requests without one; empty is the only classifier, or the only robust one."""
     limits: Limits = field(default_factory=Limits)
     sessions: SessionLimits = field(default_factory=SessionLimits)
+    uploads: UploadLimits = field(default_factory=UploadLimits)
+    """Of requests that arrive."""
     deadline: float = DEADLINE
     """Of calls that have none."""
     grace: float = 60.0
-    """For accepted requests after SIGTERM."""
+    """From SIGTERM to the end of the process; accepted requests have nine tenths of it, or all but six seconds."""
     connection_age: float = 600.0
     """After which a client is asked to connect anew, so that load spreads over new gateways."""
     connection_grace: float = 600.0
@@ -116,12 +123,14 @@ class Gateway:
             observer=observer,
             deadline_seconds=self.options.deadline,
         )
-        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions)
+        reading = Reading(self.options.uploads, request_bytes(self.options.limits.image_bytes))
+        self.uploads = reading.uploads
+        self.sessions = Sessions(self.desk, self.options.limits, self.options.sessions, self.uploads)
         self.port = 0
         self._backend = backend
         self._credentials = credentials
         self._calls = Calls(observer)
-        self._interceptors = (self._calls, *interceptors)
+        self._interceptors = (self._calls, *interceptors, reading)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
@@ -141,13 +150,20 @@ class Gateway:
         log.info("ready on %s: %s", self.target, ", ".join(self.models.current()) or "no models yet")
 
     async def stop(self, grace: float | None = None) -> None:
-        """Health says so first, new calls are refused, and accepted requests have `grace` seconds to end; then all is closed."""
+        """Health says so first, new calls are refused, and accepted requests may end; all is closed within `grace` seconds.
+
+        A backend that takes longer to stop is waited for.
+        """
+        grace = self.options.grace if grace is None else grace
+        end = time.monotonic() + grace
+        share, most = _LAST_WORDS
         await self._health.enter_graceful_shutdown()
         self._calls.draining = True
         self.sessions.drain()
         log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
-        await self.dispatcher.close(self.options.grace if grace is None else grace)
-        await self._calls.idle(_LAST_WORDS)
+        await self.dispatcher.finish(grace - min(share * grace, most))
+        left, quiet = max(_FLUSH, end - time.monotonic() - _FLUSH), min(share * grace, _QUIET)
+        await asyncio.gather(self.dispatcher.close(0), self._calls.idle(left, quiet=quiet))
         if self._server is not None:
             await self._server.stop(_FLUSH)
         log.info("stopped")
@@ -163,13 +179,17 @@ class Gateway:
             await self._stop.wait()
         self._stop.clear()
         stopping = asyncio.create_task(self.stop())
-        if not await self._before_signal(stopping):
+        if await self._before_signal(stopping, max(self.options.grace, _FLUSH) + _FLUSH):
+            return
+        if self._stop.is_set():
             await self.stop(grace=0)
+        else:
+            log.warning("the backend did not stop in time; it is left to end by itself")
 
-    async def _before_signal(self, work: asyncio.Task[None]) -> bool:
-        """Whether it ended before a signal came; else it is cancelled."""
+    async def _before_signal(self, work: asyncio.Task[None], timeout: float | None = None) -> bool:
+        """Whether it ended before a signal came, or so many seconds had passed; else it is cancelled."""
         signalled = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((work, signalled), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((work, signalled), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()
         if work.done():
             return True

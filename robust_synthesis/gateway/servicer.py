@@ -13,9 +13,11 @@ from . import calls, convert
 from .desk import Desk
 from .idempotency import Done
 from .jobs import Queued
+from .orders import Order
 from .previews import preview
+from .reading import aside
 from .sessions import Sessions
-from .tickets import Ticket
+from .tickets import Outcome, Ticket
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -70,12 +72,12 @@ class SynthesisServicer(synthesis_pb2_grpc.SynthesisServiceServicer):
         self, request: synthesis_pb2.StreamSynthesisRequest, context: Context
     ) -> AsyncIterator[synthesis_pb2.StreamSynthesisResponse]:
         with convert.naming(request):
-            order = convert.order(request)
+            order = await aside(calls.current().size, convert.order, request)
             async with self._desk.ticket(order, context.time_remaining()) as ticket:
                 async for event in _events(ticket):
                     yield event
                 outcome = await ticket
-        yield Event(result=convert.result(outcome, order.request, order.output, calls.current().id))
+        yield Event(result=await _message(outcome, order))
 
     async def Edit(  # noqa: N802
         self, requests: AsyncIterator[synthesis_pb2.EditRequest], context: Context
@@ -87,10 +89,15 @@ class SynthesisServicer(synthesis_pb2_grpc.SynthesisServiceServicer):
 
     async def _result(self, request: convert.UnaryRequest, context: Context) -> synthesis_pb2.SynthesisResult:
         with convert.naming(request):
-            order = convert.order(request)
+            order = await aside(calls.current().size, convert.order, request)
             async with self._desk.ticket(order, context.time_remaining()) as ticket:
                 outcome = await ticket
-        return convert.result(outcome, order.request, order.output, calls.current().id)
+        return await _message(outcome, order)
+
+
+async def _message(outcome: Outcome, order: Order) -> synthesis_pb2.SynthesisResult:
+    size = sum(len(picture.file) for picture in outcome.pictures)
+    return await aside(size, convert.result, outcome, order.request, order.output, calls.current().id)
 
 
 async def _events(ticket: Ticket | Done) -> AsyncIterator[synthesis_pb2.StreamSynthesisResponse]:

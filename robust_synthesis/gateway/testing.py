@@ -20,7 +20,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
-from ..bundle import PROTOCOL, Bundle, Failure, FixedProblem, JobPart, JobReply, JobState, Reply
+from ..bundle import PROTOCOL, Bundle, BundleTooLarge, Failure, FixedProblem, JobPart, JobReply, JobState, Reply
 from ..defaults import resolve
 from ..errors import InvalidInput
 from ..model_folder import SEEDS, UNITS, Card
@@ -153,6 +153,10 @@ class FakeWorker:
         """Said of every bundle."""
         self.garbage = b""
         """The reply to every bundle."""
+        self.computes = ("cpu", "fp32")
+        """Device and precision."""
+        self.max_bytes: int | None = None
+        """Of a bundle."""
         self.busy = False
         self.hangs = False
         self._problems: dict[str, FixedProblem] = {}
@@ -181,6 +185,8 @@ class FakeWorker:
     async def run(self, bundle: bytes, *, model: str, version: str | None, timeout: float) -> bytes:
         if self.busy or asyncio.get_running_loop().time() < self._starts_again:
             raise WorkerUnavailable("is busy.")
+        if self.max_bytes is not None and len(bundle) > self.max_bytes:
+            raise BundleTooLarge(f"bundle: has {len(bundle)} bytes; send at most {self.max_bytes}.")
         read, life = decode(bundle), self._lives
         assert (read.model, read.version) == (model, version)
         self.outstanding += 1
@@ -226,7 +232,8 @@ class FakeWorker:
         seconds = asyncio.get_running_loop().time() - started
         replies = [JobReply(failure=job) if isinstance(job, Failure) else job.reply() for job in jobs]
         measured = [(size, steps, self.seconds(size) * steps) for size, steps in batches]
-        return self.garbage or encode_reply(Reply(info.name, info.version, replies, seconds, measured))
+        reply = Reply(info.name, info.version, replies, seconds, measured, *self.computes)
+        return self.garbage or encode_reply(reply)
 
     def _open(self, part: JobPart, info: ModelInfo) -> _Work | Failure:
         try:

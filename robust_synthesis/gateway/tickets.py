@@ -45,6 +45,8 @@ class Outcome:
     """Of the classifier."""
     seed: int
     timings: Timings
+    computations: Sequence[tuple[str, str]] = ()
+    """Device and precision of the workers that computed it, each once; none where they do not say."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -75,6 +77,7 @@ class Ticket:
     ) -> None:
         self.jobs = jobs
         self.timings = Timings()
+        self._computations: dict[tuple[str, str], None] = {}
         self.submitted = submitted
         self.previews = previews
         self.watched = False
@@ -165,6 +168,11 @@ class Ticket:
             self._latest.pop(_PLACE, None)
             self._begin(self)
 
+    def computed(self, device: str, precision: str) -> None:
+        """A bundle with it was computed."""
+        if device:
+            self._computations[device, precision] = None
+
     def report(self, progress: Progress) -> None:
         self._report(progress.index, progress)
 
@@ -178,7 +186,15 @@ class Ticket:
         self.timings.total = total
         pictures = [job.picture for job in self.jobs if job.picture is not None]
         first = self.jobs[0].candidate
-        self._end(Outcome(pictures, first.model, first.version or "", first.spec.seed or 0, self.timings), None)
+        outcome = Outcome(
+            pictures,
+            first.model,
+            first.version or "",
+            first.spec.seed or 0,
+            self.timings,
+            tuple(self._computations),
+        )
+        self._end(outcome, None)
 
     def fail(self, error: SynthesisError) -> None:
         self._end(None, error)

@@ -89,15 +89,15 @@ def drawn_rectangle(
 ) -> Image.Image:
     """The mask of the rectangle "x,y,width,height", in pixels of the upright image.
 
-    x and y are its upper left corner. What sticks out of the image is cut off.
+    x and y are its upper left corner. Raises InvalidInput where it is empty, or sticks out of the image.
     """
     x, y, width, height = box_numbers(box, field=field)
-    right, bottom = min(x + width, image_size[0]), min(y + height, image_size[1])
-    if width < 1 or height < 1 or right <= max(x, 0) or bottom <= max(y, 0):
+    right, bottom = x + width, y + height
+    if not (0 <= x < right <= image_size[0] and 0 <= y < bottom <= image_size[1]):
         whole = f"the image of {image_size[0]} x {image_size[1]}"
-        raise InvalidInput(field, f"{x},{y},{width},{height} has no pixel of {whole}; move it inside.")
+        raise InvalidInput(field, f"{x},{y},{width},{height} is no part of {whole}; keep it inside, at least 1 x 1.")
     mask = Image.new("L", image_size)
-    mask.paste(255, (max(x, 0), max(y, 0), right, bottom))
+    mask.paste(255, (x, y, right, bottom))
     return mask
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from robust_synthesis.v1 import task_pb2 as robust__synthesis_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frobust_synthesis/v1/model.proto\x12\x13robust_synthesis.v1\x1a\x1erobust_synthesis/v1/task.proto\"\x13\n\x11ListModelsRequest\"^\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.robust_synthesis.v1.ModelSummary\x12\x15\n\rdefault_model\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x8e\x01\n\x10GetModelResponse\x12\x32\n\x07summary\x18\x01 \x01(\x0b\x32!.robust_synthesis.v1.ModelSummary\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x10\n\x08min_size\x18\x03 \x01(\r\x12\x10\n\x08max_size\x18\x04 \x01(\r\x12\x11\n\tcard_json\x18\x05 \x01(\t\"p\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x03top\x18\x03 \x01(\rH\x00\x88\x01\x01\x12%\n\x03\x66it\x18\x04 \x01(\x0e\x32\x18.robust_synthesis.v1.FitB\x06\n\x04_top\"p\n\x10\x43lassifyResponse\x12\x36\n\x07\x63lasses\x18\x01 \x03(\x0b\x32%.robust_synthesis.v1.ClassProbability\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"v\n\x10ListUnitsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nnamed_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x18\n\x10without_examples\x18\x05 \x01(\x08\"m\n\x11ListUnitsResponse\x12(\n\x05units\x18\x01 \x03(\x0b\x32\x19.robust_synthesis.v1.Unit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x80\x01\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\r\x12\x13\n\x0b\x63lass_count\x18\x06 \x01(\r\x12\x12\n\nunit_count\x18\x07 \x01(\r\"5\n\x10\x43lassProbability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"H\n\x04Unit\x12\x0c\n\x04unit\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nclass_name\x18\x03 \x01(\t\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x0c\x32\xfb\x02\n\x0cModelService\x12]\n\nListModels\x12&.robust_synthesis.v1.ListModelsRequest\x1a\'.robust_synthesis.v1.ListModelsResponse\x12W\n\x08GetModel\x12$.robust_synthesis.v1.GetModelRequest\x1a%.robust_synthesis.v1.GetModelResponse\x12W\n\x08\x43lassify\x12$.robust_synthesis.v1.ClassifyRequest\x1a%.robust_synthesis.v1.ClassifyResponse\x12Z\n\tListUnits\x12%.robust_synthesis.v1.ListUnitsRequest\x1a&.robust_synthesis.v1.ListUnitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frobust_synthesis/v1/model.proto\x12\x13robust_synthesis.v1\x1a\x1erobust_synthesis/v1/task.proto\"\x13\n\x11ListModelsRequest\"^\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.robust_synthesis.v1.ModelSummary\x12\x15\n\rdefault_model\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x8e\x01\n\x10GetModelResponse\x12\x32\n\x07summary\x18\x01 \x01(\x0b\x32!.robust_synthesis.v1.ModelSummary\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x10\n\x08min_size\x18\x03 \x01(\r\x12\x10\n\x08max_size\x18\x04 \x01(\r\x12\x11\n\tcard_json\x18\x05 \x01(\t\"p\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x03top\x18\x03 \x01(\rH\x00\x88\x01\x01\x12%\n\x03\x66it\x18\x04 \x01(\x0e\x32\x18.robust_synthesis.v1.FitB\x06\n\x04_top\"\xa8\x01\n\x10\x43lassifyResponse\x12\x36\n\x07\x63lasses\x18\x01 \x03(\x0b\x32%.robust_synthesis.v1.ClassProbability\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x36\n\x0c\x63omputations\x18\x04 \x03(\x0b\x32 .robust_synthesis.v1.Computation\"v\n\x10ListUnitsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nnamed_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x18\n\x10without_examples\x18\x05 \x01(\x08\"m\n\x11ListUnitsResponse\x12(\n\x05units\x18\x01 \x03(\x0b\x32\x19.robust_synthesis.v1.Unit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x80\x01\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\r\x12\x13\n\x0b\x63lass_count\x18\x06 \x01(\r\x12\x12\n\nunit_count\x18\x07 \x01(\r\"5\n\x10\x43lassProbability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"H\n\x04Unit\x12\x0c\n\x04unit\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nclass_name\x18\x03 \x01(\t\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x0c\x32\xfb\x02\n\x0cModelService\x12]\n\nListModels\x12&.robust_synthesis.v1.ListModelsRequest\x1a\'.robust_synthesis.v1.ListModelsResponse\x12W\n\x08GetModel\x12$.robust_synthesis.v1.GetModelRequest\x1a%.robust_synthesis.v1.GetModelResponse\x12W\n\x08\x43lassify\x12$.robust_synthesis.v1.ClassifyRequest\x1a%.robust_synthesis.v1.ClassifyResponse\x12Z\n\tListUnits\x12%.robust_synthesis.v1.ListUnitsRequest\x1a&.robust_synthesis.v1.ListUnitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,18 +42,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_end=382
   _globals['_CLASSIFYREQUEST']._serialized_start=384
   _globals['_CLASSIFYREQUEST']._serialized_end=496
-  _globals['_CLASSIFYRESPONSE']._serialized_start=498
-  _globals['_CLASSIFYRESPONSE']._serialized_end=610
-  _globals['_LISTUNITSREQUEST']._serialized_start=612
-  _globals['_LISTUNITSREQUEST']._serialized_end=730
-  _globals['_LISTUNITSRESPONSE']._serialized_start=732
-  _globals['_LISTUNITSRESPONSE']._serialized_end=841
-  _globals['_MODELSUMMARY']._serialized_start=844
-  _globals['_MODELSUMMARY']._serialized_end=972
-  _globals['_CLASSPROBABILITY']._serialized_start=974
-  _globals['_CLASSPROBABILITY']._serialized_end=1027
-  _globals['_UNIT']._serialized_start=1029
-  _globals['_UNIT']._serialized_end=1101
-  _globals['_MODELSERVICE']._serialized_start=1104
-  _globals['_MODELSERVICE']._serialized_end=1483
+  _globals['_CLASSIFYRESPONSE']._serialized_start=499
+  _globals['_CLASSIFYRESPONSE']._serialized_end=667
+  _globals['_LISTUNITSREQUEST']._serialized_start=669
+  _globals['_LISTUNITSREQUEST']._serialized_end=787
+  _globals['_LISTUNITSRESPONSE']._serialized_start=789
+  _globals['_LISTUNITSRESPONSE']._serialized_end=898
+  _globals['_MODELSUMMARY']._serialized_start=901
+  _globals['_MODELSUMMARY']._serialized_end=1029
+  _globals['_CLASSPROBABILITY']._serialized_start=1031
+  _globals['_CLASSPROBABILITY']._serialized_end=1084
+  _globals['_UNIT']._serialized_start=1086
+  _globals['_UNIT']._serialized_end=1158
+  _globals['_MODELSERVICE']._serialized_start=1161
+  _globals['_MODELSERVICE']._serialized_end=1540
 # @@protoc_insertion_point(module_scope)

@@ -161,6 +161,7 @@ class ClassifyResponse(_message.Message):
     CLASSES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    COMPUTATIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the classifier."""
     model_version: _builtins.str
@@ -169,16 +170,21 @@ class ClassifyResponse(_message.Message):
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassProbability]:
         """Likeliest first."""
 
+    @_builtins.property
+    def computations(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Computation]:
+        """What computed it, as SynthesisResult.computations."""
+
     def __init__(
         self,
         *,
         classes: _abc.Iterable[Global___ClassProbability] | None = ...,
         model: _builtins.str = ...,
         model_version: _builtins.str = ...,
+        computations: _abc.Iterable[_task_pb2.Computation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "model", b"model", "model_version", b"model_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "computations", b"computations", "model", b"model", "model_version", b"model_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -896,7 +896,7 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 @_typing.final
 class SynthesisResult(_message.Message):
     """Pictures, and all that it takes to make them again: the task with its parameters (but the caller's own images), the classifier
-    with its version.
+    with its version, the device and the precision.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -908,6 +908,7 @@ class SynthesisResult(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COMPUTATIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the classifier."""
     model_version: _builtins.str
@@ -928,6 +929,12 @@ class SynthesisResult(_message.Message):
     def timings(self) -> Global___Timings:
         """Where the time went."""
 
+    @_builtins.property
+    def computations(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Computation]:
+        """What computed its steps, in the order of their first use: more than one where bundles went to workers that differ. Empty where
+        the workers do not say.
+        """
+
     def __init__(
         self,
         *,
@@ -938,10 +945,11 @@ class SynthesisResult(_message.Message):
         seed: _builtins.int = ...,
         timings: Global___Timings | None = ...,
         request_id: _builtins.str = ...,
+        computations: _abc.Iterable[_task_pb2.Computation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_version", b"model_version", "pictures", b"pictures", "request_id", b"request_id", "seed", b"seed", "task", b"task", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computations", b"computations", "model", b"model", "model_version", b"model_version", "pictures", b"pictures", "request_id", b"request_id", "seed", b"seed", "task", b"task", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

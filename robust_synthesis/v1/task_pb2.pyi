@@ -766,3 +766,31 @@ class Output(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
 Global___Output: _TypeAlias = Output  # noqa: Y015
+
+@_typing.final
+class Computation(_message.Message):
+    """What computed a result. Another kind of device, or another precision, gives a picture that differs in its last bits, and, over many
+    steps, visibly.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """"cpu", "cuda:0" and so on, as the worker that computed calls it."""
+    precision: _builtins.str
+    """"fp32" or "bf16"."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        precision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "precision", b"precision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Computation: _TypeAlias = Computation  # noqa: Y015

@@ -15,8 +15,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ..bundle import PROTOCOL
+from ..bundle import MAX_BYTES, PROTOCOL
 from ..errors import SynthesisError, Unauthenticated
+from ..exposition import HOST
 from ..gateway.backends.base import WorkerLost, WorkerUnavailable
 from ..keys import KeyFile
 from ..security import HEALTH, Endpoint, bind
@@ -44,8 +45,9 @@ class Options(Endpoint):
     """How the agent is reached, and how much it takes."""
 
     metrics_port: int | None = None
+    metrics_host: str = HOST
     max_bundles: int = 2
-    max_bundle_bytes: int = 64 * 2**20
+    max_bundle_bytes: int = MAX_BYTES
     drain_seconds: float = 30
 
 
@@ -188,7 +190,7 @@ class Agent:
             loop.add_signal_handler(number, self.stop)
         with contextlib.ExitStack() as cleanup:
             if self._options.metrics_port:
-                cleanup.callback(self._metrics.serve(self._options.host, self._options.metrics_port))
+                cleanup.callback(self._metrics.serve(self._options.metrics_host, self._options.metrics_port))
             server = self._server()
             await self._set_health()
             await server.start()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import imaging
-from ..bundle import PROTOCOL, BundleError, Failure, JobPart, JobReply, Output, Reply
+from ..bundle import MAX_PICTURES_BYTES, PROTOCOL, BundleError, Failure, JobPart, JobReply, Output, Reply
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
@@ -113,9 +113,12 @@ class Compute:
         for group in [[job] for job in running if job.part.exact] + [[job for job in running if not job.part.exact]]:
             self._advance(group)
         predicted = self._predict([job for job in jobs if job.failure is None and job.finished])
-        replies = [self._reply(member, predicted) for member in members]
+        replies = _within_room([self._reply(member, predicted) for member in members])
         self.last_seconds = time.perf_counter() - started
-        return encode_reply(Reply(name, version, replies, self.last_seconds, self.last_batches))
+        device, precision = str(self.classifier.device), self.classifier.precision
+        return encode_reply(
+            Reply(name, version, replies, self.last_seconds, self.last_batches, device=device, precision=precision)
+        )
 
     def _open(self, part: JobPart | Failure) -> Member | JobReply:
         if isinstance(part, Failure):
@@ -136,6 +139,8 @@ class Compute:
         order = found.argsort(descending=True, stable=True).tolist()
         probabilities = {self.classifier.card.classes[i]: float(found[i]) for i in order}
         first = float(found[order[0]])
+        if not math.isfinite(first):
+            raise ArithmeticError("the classifier's answer is not a number")
         report = {"predicted": self.classifier.card.classes[order[0]], "probabilities": probabilities}
         return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
 
@@ -276,6 +281,25 @@ class Compute:
             picture=imaging.encode(picture, output.format, output.quality),
             report=measures(job.problem, job.state, job.probability[-1]),
         )
+
+
+def _within_room(replies: Sequence[JobReply]) -> list[JobReply]:
+    """The same, but for pictures that make the reply too large: theirs come in a smaller bundle, or not at all."""
+    left, kept = MAX_PICTURES_BYTES, []
+    for reply in replies:
+        size = len(reply.picture or b"")
+        if size <= left:
+            left -= size
+            kept.append(reply)
+        elif size > MAX_PICTURES_BYTES:
+            kept.append(
+                JobReply(failure=Failure("invalid", f"makes a file of {size >> 20} MiB; choose jpeg.", "format"))
+            )
+        else:
+            kept.append(
+                JobReply(failure=Failure("memory", "the pictures of its bundle are too large together.", "size"))
+            )
+    return kept
 
 
 def _failure(error: Exception) -> Failure:

@@ -82,7 +82,7 @@ class FakeEngine:
         self.finished += 1
         if self.error is not None:
             raise self.error
-        return encode_reply(Reply("fake", VERSION, [], 0.25, [(8, 5, 0.2)]))
+        return encode_reply(Reply("fake", VERSION, [], 0.25, [(8, 5, 0.2)], device="cpu", precision="fp32"))
 
 
 class NVMLError(Exception):

@@ -200,10 +200,12 @@ def test_a_mask_that_cannot_be_used_is_refused(mask: Image.Image | None, message
     assert refuse(*INPAINT, "--mask", "mask.png").startswith(message)
 
 
-@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "100,100,5,5", "0,0,0,9", "nan,0,9,9", "1e3,0,9,9"])
+@pytest.mark.parametrize(
+    "box", ["1,2,3", "a,b,c,d", "100,100,5,5", "0,0,99,9", "0,0,9,99", "0,0,0,9", "nan,0,9,9", "1e3,0,9,9"]
+)
 def test_a_box_that_cannot_be_used_is_refused(box: str, refuse: Refuse) -> None:
     smooth().save("photo.png")
-    assert re.match(r"box: .*(; give x,y,width,height|; move it inside)", refuse(*INPAINT, "--box", box))
+    assert re.match(r"box: .*(; give x,y,width,height|; keep it inside)", refuse(*INPAINT, "--box", box))
 
 
 def test_a_mask_outside_of_the_square_is_refused(refuse: Refuse) -> None:

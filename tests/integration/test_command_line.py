@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -324,3 +327,15 @@ def test_without_a_verb_there_is_help_and_an_error(capsys: pytest.CaptureFixture
     assert printed.out == ""
     assert "VERB" in printed.err
     assert all(verb in printed.err for verb in VERBS)
+
+
+def test_the_threads_of_every_verb_sleep_while_they_wait_unless_told_otherwise(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["models"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    probe = "import sys, os; from robust_synthesis.cli import main; main.main(['models']); "
+    probe += "sys.exit(os.environ['OMP_WAIT_POLICY'] != 'PASSIVE')"
+    assert subprocess.run([sys.executable, "-c", probe], check=False, capture_output=True).returncode == 0

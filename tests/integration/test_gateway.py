@@ -7,12 +7,14 @@ import contextlib
 import dataclasses
 import io
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import torch
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -20,6 +22,7 @@ from PIL import Image
 
 from robust_synthesis import imaging
 from robust_synthesis.bundle import Reply
+from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.errors import SynthesisError, Unauthenticated
 from robust_synthesis.gateway import calls
 from robust_synthesis.gateway.backends.base import Backend, ModelInfo
@@ -37,6 +40,7 @@ from robust_synthesis.testing import CLASSES, SIZE, mask, picture, tiny_model_fo
 from robust_synthesis.v1 import model_pb2, model_pb2_grpc, synthesis_pb2, synthesis_pb2_grpc, task_pb2
 
 SERVICE = "robust_synthesis.v1.SynthesisService"
+CPU_PRECISION = choose_precision(torch.device("cpu"), "auto")
 PHOTO = imaging.encode(picture(24, seed=3))
 MASK = imaging.encode(mask(24))
 DESCENT = {"steps": 6, "seed": 5, "exact": True}
@@ -161,6 +165,7 @@ def test_every_task_makes_pictures_that_its_response_can_make_again(models: Path
             for method, spec in SPECS.items():
                 result = await client.make(method, {**spec, "descent": DESCENT})
                 assert (result.model, len(result.model_version)) == ("tiny", 16)
+                assert [(each.device, each.precision) for each in result.computations] == [("cpu", CPU_PRECISION)]
                 assert [each.index for each in result.pictures] == list(range(spec.get("count", 1)))
                 for each in result.pictures:
                     assert opened(each.image).size == (SIZE, SIZE)
@@ -265,6 +270,7 @@ def test_models_are_listed_described_and_asked(models: Path) -> None:
             assert '"architecture"' in found.card_json
 
             classified = await client.models.Classify(model_pb2.ClassifyRequest(image=PHOTO))
+            assert list(classified.computations) == [task_pb2.Computation(device="cpu", precision=CPU_PRECISION)]
             probabilities = [each.probability for each in classified.classes]
             assert {each.name for each in classified.classes} == set(CLASSES)
             assert probabilities == sorted(probabilities, reverse=True)
@@ -325,6 +331,12 @@ def test_models_are_listed_described_and_asked(models: Path) -> None:
         (
             "Inpaint",
             {"spec": {"image": PHOTO, "region": {"box": {"x": 99, "width": 1, "height": 1}}}},
+            "INVALID_ARGUMENT",
+            "spec.region.box",
+        ),
+        (
+            "Inpaint",
+            {"spec": {"image": PHOTO, "region": {"box": {"x": 1, "width": 2**32 - 1, "height": 1}}}},
             "INVALID_ARGUMENT",
             "spec.region.box",
         ),
@@ -581,6 +593,36 @@ def test_what_does_not_end_within_the_grace_is_unavailable(models: Path) -> None
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await accepted
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(main())
+
+
+class Stuck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Has a call that does not end by itself, as where somebody reads nothing."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        async def wait(*_: object) -> AsyncIterator[bytes]:
+            yield b""
+            await asyncio.Event().wait()
+
+        if details.method.endswith("ListModels"):
+            return grpc.unary_stream_rpc_method_handler(wait)
+        return await continuation(details)
+
+
+def test_the_grace_is_all_the_time_that_the_end_takes_whatever_is_left(models: Path) -> None:
+    async def main() -> None:
+        counter = Counter()
+        async with connected(models, observer=counter, interceptors=[Stuck()]) as (gateway, client):
+            stuck = client.channel.unary_stream("/robust_synthesis.v1.ModelService/ListModels", bytes, bytes)(b"")
+            await stuck.read()
+            accepted = client.synthesis.Generate(ask("Generate", spec=long()))
+            await asyncio.wait_for(counter.running.wait(), 20)
+            started = time.monotonic()
+            await gateway.stop(1.5)
+            assert 1.3 < time.monotonic() - started < 3
+            for call in (accepted, stuck):
+                assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
     asyncio.run(main())
 

@@ -50,6 +50,7 @@ class Caller:
         self.channel = channel
         self.metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self.stub: Any = synthesis_pb2_grpc.SynthesisServiceStub(channel)
+        self.sessions: list[Any] = []
 
     def generate(self, steps: int = 5, timeout: float | None = 30, **fields: Any) -> Any:
         return self.stub.Generate(_generate(steps, **fields), metadata=self.metadata, timeout=timeout)
@@ -326,6 +327,33 @@ def test_a_client_that_opens_a_thousand_streams_and_reads_none_is_bounded(tmp_pa
             await careless.generate()
 
     asyncio.run(main())
+
+
+def test_no_caller_has_more_sessions_of_edits_than_its_share(tmp_path: Path) -> None:
+    keys = _keys(tmp_path / "keys", greedy="", careful="", modest="share=0.1")
+
+    async def main() -> None:
+        async with scene(keys=keys, sessions=4, queue_share=0.5) as here:
+            greedy, careful, modest = [await here.caller(f"{name}-key") for name in ("greedy", "careful", "modest")]
+            assert [await _opened(caller) for caller in (greedy, greedy, modest)] == ["current"] * 3
+            for caller in (greedy, modest):
+                with pytest.raises(grpc.aio.AioRpcError, match="as many as you may") as raised:
+                    await _opened(caller)
+                assert raised.value.code() is Code.RESOURCE_EXHAUSTED
+            assert await _opened(careful) == "current"
+            with pytest.raises(grpc.aio.AioRpcError, match="as many as this server allows"):
+                await _opened(careful)
+
+    asyncio.run(main())
+
+
+async def _opened(caller: Caller) -> str | None:
+    """What a new session of edits says first; it stays open."""
+    call = caller.stub.Edit(metadata=caller.metadata, timeout=30)
+    await call.write(synthesis_pb2.EditRequest(open=synthesis_pb2.OpenPicture()))
+    event: synthesis_pb2.EditResponse = await call.read()
+    caller.sessions.append(call)
+    return event.WhichOneof("event")
 
 
 def test_a_deadline_that_the_queue_will_miss_is_missed_at_once() -> None:

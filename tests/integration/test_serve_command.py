@@ -89,6 +89,23 @@ def test_a_second_signal_ends_the_grace(server: tuple[subprocess.Popen[str], grp
     assert process.wait(15) == 0
 
 
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """Whoever uses it fails after a minute: what is not refused would serve for ever."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError("it was not refused")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(60)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -108,6 +125,7 @@ def test_options_that_make_no_sense_are_one_sentence(
     assert f"robust-synthesis serve: {said}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_taken_port_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -30,13 +30,13 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from robust_synthesis import wire
+from robust_synthesis import imaging, wire
 from robust_synthesis.archive import build
 from robust_synthesis.bundle import Bundle, BundleError, JobPart, Output, Reply
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.requests import Request
-from robust_synthesis.specs import Generate
-from robust_synthesis.testing import tiny_card, tiny_model_folder
+from robust_synthesis.specs import Generate, Inpaint
+from robust_synthesis.testing import mask, picture, tiny_card, tiny_model_folder
 from robust_synthesis.v1 import worker_pb2, worker_pb2_grpc
 from robust_synthesis.worker.compute import Compute
 from robust_synthesis.worker.shelf import Places
@@ -250,6 +250,18 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         yield running
 
 
+def test_the_largest_requests_compute_through_torchserve_two_at_a_time(served: Agent, version: str) -> None:
+    """Files of 32 MiB, of which all but the first bytes are none of the picture's."""
+    files = [imaging.encode(each) for each in (picture(seed=3), mask())]
+    image, hole = (file + bytes(imaging.MAX_BYTES - len(file)) for file in files)
+    request = Request(spec=Inpaint(target="waves", seed=1, steps=3), image=image, mask=hole, paste_back=True)
+    data = wire.encode(Bundle("tiny", [JobPart(10, request, output=Output())]))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for reply in pool.map(lambda _: served.run(data, version), range(4)):
+            assert reply.jobs[0].failure is None
+            assert reply.jobs[0].picture
+
+
 def test_a_bundle_through_torchserve_is_the_embedded_result_bit_for_bit(
     served: Agent, data: bytes, version: str, expected: bytes
 ) -> None:
@@ -258,6 +270,7 @@ def test_a_bundle_through_torchserve_is_the_embedded_result_bit_for_bit(
     assert reply.jobs[0].picture == expected
     (model,) = served.models()
     assert (model.name, model.version, model.current, model.device) == ("tiny", version, True, "cpu")
+    assert (reply.device, reply.precision) == (model.device, model.precision)
     assert set(model.step_seconds) == {1, 8}
 
 

@@ -54,6 +54,7 @@ def test_every_task_is_its_method_and_comes_back_as_the_librarys_result(
     assert method == task.title().replace("_", "")
     assert (request.model, request.spec.descent.steps, request.spec.descent.seed) == ("fake", 6, 300)
     assert (result.task, result.model, result.version) == (task, "fake", VERSION)
+    assert (result.device, result.precision) == ("cuda:0, cpu", "fp32")
     assert result.image.getpixel((0, 0)) == colour(300)
     assert result.parameters["steps"] == result.pictures[0].steps == 6
     assert result.pictures[0].probability_after == 0.75

@@ -17,14 +17,25 @@ import torch
 from PIL import Image
 from safetensors.numpy import load, save
 
-from robust_synthesis import specs
-from robust_synthesis.bundle import PROTOCOL, Bundle, BundleError, FixedProblem, JobPart, JobReply, JobState, Output
+from robust_synthesis import imaging, specs
+from robust_synthesis.bundle import (
+    MAX_BYTES,
+    PROTOCOL,
+    Bundle,
+    BundleError,
+    FixedProblem,
+    JobPart,
+    JobReply,
+    JobState,
+    Output,
+)
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import InvalidInput
 from robust_synthesis.library import Synthesizer
 from robust_synthesis.requests import Request
 from robust_synthesis.testing import mask, picture, tiny_classifier
 from robust_synthesis.wire import decode_reply, encode
+from robust_synthesis.worker import compute as compute_module
 from robust_synthesis.worker.compute import Compute
 from robust_synthesis.worker.members import segments
 
@@ -388,6 +399,40 @@ def test_one_job_that_does_not_fit_into_memory_says_so(compute: Compute, monkeyp
     (reply,) = ask(compute, [start(REQUESTS[0])])
     assert reply.failure is not None
     assert (reply.failure.kind, reply.failure.field) == ("memory", "size")
+
+
+def test_pictures_that_do_not_fit_into_a_reply_come_in_a_smaller_bundle_or_are_refused(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [start(Request(spec=specs.Generate(target="square", seed=i))) for i in range(3)]
+    files = [reply.picture or b"" for reply in ask(compute, parts)]
+    monkeypatch.setattr(compute_module, "MAX_PICTURES_BYTES", len(files[0]) + len(files[1]))
+    replies = ask(compute, parts)
+    assert [reply.picture for reply in replies] == [*files[:2], None]
+    assert [reply.failure and reply.failure.kind for reply in replies] == [None, None, "memory"]
+    assert ask(compute, parts[2:])[0].picture == files[2]
+    monkeypatch.setattr(compute_module, "MAX_PICTURES_BYTES", len(files[2]) - 1)
+    (refused,) = ask(compute, parts[2:])
+    assert refused.failure is not None
+    assert (refused.failure.kind, refused.failure.field) == ("invalid", "format")
+
+
+def test_a_classifier_whose_weights_are_not_numbers_fails_to_classify_and_gives_a_reply(classifier: Classifier) -> None:
+    with torch.no_grad():
+        next(classifier.network.parameters()).fill_(math.nan)
+    (reply,) = ask(Compute(classifier), [start(Request(spec=specs.Classify(), image=IMAGE))])
+    assert reply.failure is not None
+    assert reply.failure.kind == "internal"
+
+
+def test_the_largest_request_fits_into_a_bundle_that_finishes_it() -> None:
+    file = bytes(imaging.MAX_BYTES)
+    request = Request(spec=specs.Inpaint(target="waves", seed=1), image=file, mask=file, paste_back=True)
+    levels = np.zeros((3, 1024, 1024), np.uint16)
+    problem = FixedProblem(levels, levels[:1], {"epsilon": 1.0})
+    state = JobState(levels, 10, best_x=levels)
+    blob = encode(Bundle("tiny", [JobPart(10, request, state=state, problem=problem, output=Output())]))
+    assert len(blob) <= MAX_BYTES
 
 
 def test_an_unknown_problem_is_asked_for(compute: Compute) -> None:

@@ -444,7 +444,54 @@ def test_a_reply_that_cannot_be_read_is_the_workers_fault() -> None:
     run(main())
 
 
+def test_a_result_tells_each_device_and_precision_that_computed_a_part_of_it_once() -> None:
+    async def main() -> None:
+        workers = first, second = FakeWorker("a"), FakeWorker("b")
+        first.computes, second.computes = ("cuda:0", "bf16"), ("cpu", "fp32")
+        async with running(*workers) as dispatcher:
+            spec = Generate(target="cat", count=4, seed=1, steps=200)
+            both = await dispatcher.submit(Request(spec=spec), model="fake")
+            second.up = False
+            one = await submit(dispatcher, 1)
+            first.computes = ("", "")  # a worker of an earlier version
+            none = await submit(dispatcher, 1)
+        assert sorted(both.computations) == [("cpu", "fp32"), ("cuda:0", "bf16")]
+        assert [*one.computations, *none.computations] == [("cuda:0", "bf16")]
+
+    run(main())
+
+
 # Jobs that fail.
+
+
+def test_a_job_that_is_too_large_for_a_worker_fails_alone_and_the_worker_goes_on() -> None:
+    async def main() -> None:
+        worker = FakeWorker("a")
+        worker.max_bytes = 100_000
+        async with running(worker) as dispatcher:
+            spec = MaximizeClass(target="cat", seed=1, steps=60)
+            small = [submit(dispatcher, seed) for seed in range(4)]
+            large = dispatcher.submit(Request(spec=spec, image=bytes(100_000)), model="fake")
+            with pytest.raises(InvalidInput, match="more work than a worker takes at once") as refused:
+                await large
+            assert refused.value.field == "image"
+            assert [found(await each) for each in small] == [expected(seed=seed, steps=60) for seed in range(4)]
+            assert now() < 5
+
+    run(main())
+
+
+def test_jobs_that_are_too_large_together_are_computed_in_smaller_bundles() -> None:
+    async def main() -> None:
+        worker = FakeWorker("a")
+        worker.max_bytes = 100_000
+        async with running(worker) as dispatcher:
+            spec = MaximizeClass(target="cat", seed=1, steps=60)
+            tickets = [dispatcher.submit(Request(spec=spec, image=bytes(30_000)), model="fake") for _ in range(8)]
+            assert len(await asyncio.gather(*tickets)) == 8
+            assert now() < 20
+
+    run(main())
 
 
 def test_what_a_worker_says_of_the_input_reaches_the_caller_and_only_the_one_concerned() -> None:

@@ -34,9 +34,10 @@ from robust_synthesis.gateway.edits import (
 from robust_synthesis.gateway.errors import Cancelled, JobLost, Overloaded, SessionIdle, ShuttingDown
 from robust_synthesis.gateway.testing import FakeBackend, FakeWorker, fake_model, run
 from robust_synthesis.gateway.tickets import Ticket
+from robust_synthesis.gateway.uploads import UploadLimits, Uploads
 from robust_synthesis.model_folder import Card
 from robust_synthesis.requests import Request
-from robust_synthesis.specs import Generate, MaximizeClass, SuperResolve
+from robust_synthesis.specs import Generate, Inpaint, MaximizeClass, SuperResolve
 
 BUNDLE = 0.05
 """Seconds of a bundle of an interactive job, where a step takes 10 ms."""
@@ -51,6 +52,11 @@ def stroke(edit_id: int, steps: int = 60, **fields: Any) -> Apply:
     return Apply(edit_id, Request(spec=spec, image=b"", **fields))
 
 
+def masked(edit_id: int, mask_bytes: int) -> Apply:
+    spec = Inpaint(target="cat", seed=edit_id, steps=60)
+    return Apply(edit_id, Request(spec=spec, image=b"", mask=bytes(mask_bytes)))
+
+
 def photo(size: tuple[int, int] = (40, 30), colour: str = "red") -> bytes:
     return imaging.encode(Image.new("RGB", size, colour))
 
@@ -62,6 +68,7 @@ class FakeStudio:
         self.dispatcher = dispatcher
         self.card = card
         self.refusal: Exception | None = None
+        self.uploads = Uploads(UploadLimits(bytes=1000, share=1))
         self.begun: list[Request] = []
         self.inside = 0
 
@@ -72,6 +79,9 @@ class FakeStudio:
 
     async def square(self, photo: bytes, size: int, fit: str) -> bytes:
         return await asyncio.to_thread(square, photo, size, fit)
+
+    def hold(self, size: int) -> Callable[[], None]:
+        return self.uploads.hold("painter", None, size).release
 
     @contextlib.asynccontextmanager
     async def begin(self, request: Request, model: str) -> AsyncIterator[Ticket]:
@@ -151,6 +161,10 @@ def done(edit_id: int) -> Callable[[Event], bool]:
 
 def frame(edit_id: int) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Frame) and event.edit.edit_id == edit_id
+
+
+def failed(edit_id: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Failed) and edit_of(event) == edit_id
 
 
 def edit_of(failed: Failed) -> int:
@@ -535,6 +549,34 @@ def test_an_idle_session_ends_with_the_reason() -> None:
             assert not caller.serving.done()
             with pytest.raises(SessionIdle, match="nothing was asked of the session for 100 s"):
                 await caller.serving
+
+    run(main())
+
+
+def test_the_mask_of_an_edit_that_waits_counts_until_it_waits_no_more_and_one_too_large_fails_alone() -> None:
+    async def main() -> None:
+        async with calling() as caller:
+            await caller.open()
+            caller.ask(stroke(1), masked(2, 600))
+            await caller.wait_for(frame(1))
+            held = caller.studio.uploads
+            assert held.bytes == 600
+            caller.ask(masked(3, 700))
+            await caller.wait_for(failed(2))
+            assert held.bytes == 700
+            other = held.hold("another", None, 250)
+            caller.ask(masked(4, 800))
+            await caller.wait_for(failed(4))
+            assert isinstance(caller.of(Failed)[-1].error, Overloaded)
+            assert held.bytes == 250
+            caller.ask(masked(5, 100), Undo())
+            await caller.wait_for(failed(5))
+            caller.ask(masked(6, 100))
+            await asyncio.sleep(0)
+            caller.ask(None)
+            await caller.serving
+            other.release()
+            assert held.bytes == 0
 
     run(main())
 

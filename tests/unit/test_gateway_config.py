@@ -37,6 +37,35 @@ def test_what_the_example_shows_as_a_value_could_be_one(tmp_path: Path) -> None:
     assert settings.endpoint.transport == "mTLS"
 
 
+def test_metrics_are_on_loopback_unless_their_own_host_says_otherwise() -> None:
+    public = {"listen": "0.0.0.0:1", "insecure": True}
+    assert load(public).settings.metrics_host == "127.0.0.1"
+    assert load({**public, "metrics_host": "0.0.0.0"}).settings.metrics_host == "0.0.0.0"
+
+
+def test_a_variable_that_is_no_setting_is_said_with_the_names_near_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (
+        "DATA",
+        "SERVER",
+        "SERVICE_HOST",
+        "PORT",
+        "PORT_50051_TCP_ADDR",
+        "GATEWAY_SERVICE_PORT_GRPC",
+        "MODELS",
+    ):
+        monkeypatch.setenv(PREFIX + name, "x")
+    monkeypatch.setenv(PREFIX + "MAX_STEP", "5")
+    (said,) = load().warnings
+    assert said.startswith(
+        "ROBUST_SYNTHESIS_MAX_STEP counts for nothing: there is no setting 'ROBUST_SYNTHESIS_MAX_STEP'; did you mean "
+        "ROBUST_SYNTHESIS_MAX_STEPS"
+    )
+    assert main(["config"]) == 0
+    assert said in capsys.readouterr().err
+
+
 def test_settings_and_the_server_agree_on_defaults() -> None:
     assert load().settings.options == Options()
 
@@ -137,7 +166,7 @@ def test_a_secret_is_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(["serve", "--help"])
     printed = capsys.readouterr().out
     assert "--worker-tls-key" in printed
-    assert "--worker-key" not in printed
+    assert "--worker-key " not in printed
 
 
 _ANY = (

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from robust_synthesis import exposition
 from robust_synthesis.errors import InvalidInput, NotFound, SynthesisError
 from robust_synthesis.gateway.backends.base import Backend
 from robust_synthesis.gateway.dispatcher import Dispatcher
@@ -260,6 +265,26 @@ def test_calls_go_by_their_full_name() -> None:
 
 def test_gpus_are_absent_where_the_gateway_does_not_compute() -> None:
     assert "gpu_" not in generate_latest(Metrics(FakeBackend([])).registry).decode()
+
+
+def test_clients_that_say_nothing_keep_no_thread_and_hold_no_scrape_up_for_long(
+    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "SECONDS", 0.5)
+    url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
+    threads = threading.active_count()
+    stop = complete().serve("127.0.0.1", unused_tcp_port)
+    with contextlib.ExitStack() as stack:
+        stack.callback(stop)
+        silent = [socket.create_connection(("127.0.0.1", unused_tcp_port), timeout=30) for _ in range(30)]
+        for each in silent:
+            stack.enter_context(each)
+        silent[0].sendall(b"GET /metrics HTT")
+        assert [each.recv(1) for each in silent] == [b""] * 30  # hung up on: those beyond the bound at once
+        while threading.active_count() > threads + 1:
+            time.sleep(0.01)
+        with urllib.request.urlopen(url, timeout=10) as response:
+            assert response.status == 200
 
 
 def test_a_scrape_needs_no_event_loop(unused_tcp_port: int) -> None:

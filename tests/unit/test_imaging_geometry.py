@@ -232,13 +232,18 @@ def test_a_rectangle_is_in_pixels_of_the_photo_and_follows_its_geometry() -> Non
         assert np.array_equal(box_of("20,8,20,16", (64, 32), 16, fit), expected)
 
 
-def test_a_rectangle_is_cut_at_the_border() -> None:
-    assert box_of("-2,-2,4,4", (8, 8), 8).sum() == 4
-    assert box_of("6,7,99,99", (8, 8), 8).sum() == 2
+def test_a_rectangle_may_reach_the_border() -> None:
+    assert box_of("6,7,2,1", (8, 8), 8).sum() == 2
+    assert box_of("0,0,8,8", (8, 8), 8).sum() == 64
 
 
-@pytest.mark.parametrize("box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1.5,2,3,4", "8,0,4,4", "0,0,0,4", "-9,0,4,4"])
-def test_other_rectangles_are_refused(box: str) -> None:
+@pytest.mark.parametrize("box", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1.5,2,3,4"])
+def test_what_is_no_rectangle_is_refused(box: str) -> None:
+    assert refused("box", box_of, box, (8, 8), 8)
+
+
+@pytest.mark.parametrize("box", ["8,0,4,4", "0,0,0,4", "-9,0,4,4", "-1,0,4,4", "5,0,4,4", "0,5,4,4"])
+def test_a_rectangle_that_is_empty_or_leaves_the_image_is_refused(box: str) -> None:
     assert refused("box", box_of, box, (8, 8), 8)
 
 

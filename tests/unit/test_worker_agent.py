@@ -383,6 +383,56 @@ def test_with_a_client_authority_a_certificate_is_needed(authority: Authority) -
     asyncio.run(main())
 
 
+def test_a_gateway_shows_new_certificates_and_keys_without_a_restart_and_loses_no_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robust_synthesis.watched.INTERVAL", 0)
+    monkeypatch.setattr("robust_synthesis.gateway.backends.remote._DESCRIBE_SECONDS", 0.05)
+    own = tmp_path / "gateway"
+    own.mkdir()
+    shown = Credentials(own / "ca.pem", own / "cert.pem", own / "key.pem", key_file=own / "key")
+
+    def accepting(version: str, listen: str) -> Options:
+        """Show and demand those of a new authority; the gateway's own files are replaced by what it then needs."""
+        folder = tmp_path / version
+        folder.mkdir()
+        authority = Authority(folder)
+        authority.keys.write_text(hashlib.sha256(version.encode()).hexdigest() + " gateway\n")
+        for file in (authority.ca, authority.cert, authority.key):
+            (own / file.name).write_bytes(file.read_bytes())
+        (own / "key").write_text(f"{version}\n")
+        files: dict[str, Any] = {
+            "tls_cert": authority.cert,
+            "tls_key": authority.key,
+            "tls_ca": authority.ca,
+            "keys": authority.keys,
+        }
+        return Options(listen=listen, **files)
+
+    async def main() -> None:
+        async with running(accepting("first", "127.0.0.1:0"), shown) as here:
+            await here.up()
+            here.engine.open.clear()
+            outstanding = asyncio.create_task(here.send())
+            await here.until(lambda: len(here.engine.started) == 1)
+            options = accepting("second", f"127.0.0.1:{here.agent.port}")
+            await here.until(lambda: not here.worker.up)  # connected anew, and refused: the worker has not changed yet
+            here.engine.open.set()
+            assert await outstanding
+            here.agent.stop()
+            await here.ended
+            engine = FakeEngine()
+            second = Agent(engine, options, Metrics(engine))
+            serving = asyncio.create_task(second.run())
+            await here.up()
+            assert await here.send()
+            assert engine.started == [(b"bundle", 20.0)]
+            second.stop()
+            await serving
+
+    asyncio.run(main())
+
+
 def test_a_host_of_another_name_is_not_trusted(authority: Authority, tmp_path: Path) -> None:
     stranger = trustme.CA().issue_cert("elsewhere.example")
     stranger.private_key_pem.write_to_path(tmp_path / "key.pem")

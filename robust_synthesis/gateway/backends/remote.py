@@ -6,34 +6,29 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ...bundle import BundleError
-from ...credentials import Credentials
+from ...bundle import BundleError, BundleTooLarge
+from ...credentials import Credentials, Shown
 from ...errors import InvalidInput, ModelError, SynthesisError
 from ...model_folder import Card
 from ...units import CatalogueFiles
-from ...v1 import worker_pb2, worker_pb2_grpc
+from ...v1 import worker_pb2
+from ...watched import Watched
 from .base import ModelInfo, Worker, WorkerLost, WorkerUnavailable
-
-if TYPE_CHECKING:
-    from ...v1.worker_pb2_grpc import WorkerServiceAsyncStub  # only in the .pyi
+from .connection import Connection
 
 __all__ = ("DEFAULT_PORT", "Credentials", "Remote", "RemoteWorker", "translate")
 
 log = logging.getLogger(__name__)
-SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 DEFAULT_PORT = 50061
-_CONNECT_SECONDS = 2.0
-_CALL_SECONDS = 5.0
 _DESCRIBE_SECONDS = 2.0
 _BACKOFF = (0.1, 5.0)
 """Seconds between probes of a worker that has failed: first, and at most."""
+_LONGEST_BUNDLE = 300.0
 _GRACE = 10.0
 """Added to the deadline of a bundle, which the worker may compute after another one."""
 
@@ -41,37 +36,19 @@ _GRACE = 10.0
 class RemoteWorker:
     """One worker agent."""
 
-    def __init__(self, target: str, host: str, credentials: Credentials, on_change: Callable[[], None]) -> None:
+    def __init__(self, target: str, host: str, secrets: Watched[Shown], on_change: Callable[[], None]) -> None:
         self.name = target
         self.host = host
+        self._secrets = secrets
         self._on_change = on_change
         self._models: Sequence[ModelInfo] = ()
         self._up = False
         self._max_bytes = 0
-        self._outstanding = 0
         self._failures = 0
         self._look = asyncio.Event()
         self._said = ""
-        options: list[tuple[str, int | str]] = [
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.enable_retries", 0),
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),  # a machine that is gone without a word
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        secrets = credentials.channel()
-        if secrets is None:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        else:  # the certificate names the host, and not the address that it had
-            options.append(("grpc.ssl_target_name_override", host))
-            self._channel = grpc.aio.secure_channel(target, secrets, options=options)
-        self._metadata = (("authorization", f"Bearer {credentials.key}"),) if credentials.key else ()
-        self._stub: WorkerServiceAsyncStub = worker_pb2_grpc.WorkerServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._connection = Connection(target, host, secrets.value)
+        self._closing: set[asyncio.Task[None]] = set()
         self._following = asyncio.create_task(self._follow())
 
     @property
@@ -82,27 +59,24 @@ class RemoteWorker:
         return self._models
 
     async def run(self, bundle: bytes, *, model: str, version: str | None, timeout: float) -> bytes:
-        """Raises WorkerLost, WorkerUnavailable, or BundleError for a bundle that the worker would refuse."""
+        """Raises WorkerLost, WorkerUnavailable, or BundleTooLarge for a bundle that the worker would refuse."""
         if self._max_bytes and len(bundle) > self._max_bytes:
-            raise BundleError(f"bundle: has {len(bundle) >> 20} MiB; {self.name} takes {self._max_bytes >> 20} MiB.")
-        if not await self._connected():
+            raise BundleTooLarge(f"bundle: has {len(bundle) >> 20} MiB; {self.name} takes {self._max_bytes >> 20} MiB.")
+        connection = self._connection
+        if not await connection.ready():
             self._eject("it cannot be reached")
             raise WorkerUnavailable(f"{self.name} cannot be reached.")
         request = worker_pb2.RunRequest(model=model, version=version or "", bundle=bundle, timeout_seconds=timeout)
-        self._outstanding += 1
         try:
-            reply = await self._stub.Run(request, metadata=self._metadata, timeout=2 * timeout + _GRACE)
+            return await connection.run(request, 2 * timeout + _GRACE)
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from None
-        finally:
-            self._outstanding -= 1
-        return reply.bundle
 
     async def catalogue(self, model: str, version: str) -> CatalogueFiles:
         """Raises WorkerUnavailable."""
         request = worker_pb2.GetCatalogueRequest(model=model, version=version)
         try:
-            found = await self._stub.GetCatalogue(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            found = await self._connection.catalogue(request)
         except grpc.aio.AioRpcError as error:
             raise WorkerUnavailable(f"{self.name} shows no catalogue: {error.details()}") from None
         return CatalogueFiles(found.units_json, found.sheet)
@@ -112,20 +86,7 @@ class RemoteWorker:
         self._following.cancel()
         await asyncio.wait({self._following})
         self._up = False
-        end = time.monotonic() + grace
-        while self._outstanding and time.monotonic() < end:
-            await asyncio.sleep(0.1)
-        await self._channel.close(None)
-
-    async def _connected(self) -> bool:
-        """Waits a moment for a connection, so that what fails afterwards may have run, and what fails here has not."""
-        if self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
-            return True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await self._channel.channel_ready()
-                return True
-        return False
+        await asyncio.gather(self._connection.close(grace), *self._closing)
 
     def _failed(self, error: grpc.aio.AioRpcError) -> SynthesisError:
         failure = translate(self.name, error)
@@ -164,14 +125,12 @@ class RemoteWorker:
                 await asyncio.sleep(min(_BACKOFF[0] * 2 ** min(self._failures, 16), _BACKOFF[1]))
 
     async def _probe(self) -> None:
-        if not self._up:
-            request = health_pb2.HealthCheckRequest(service=SERVICE)
-            state = await self._health.Check(request, timeout=_CALL_SECONDS)
-            if state.status != health_pb2.HealthCheckResponse.SERVING:
-                self._failures += 1
-                if not self._models:
-                    await self._describe()  # what it will serve, as far as it knows
-                return
+        self._renew()
+        if not self._up and not await self._connection.serves():
+            self._failures += 1
+            if not self._models:
+                await self._describe()  # what it will serve, as far as it knows
+            return
         await self._describe()
         self._failures = 0
         self._said = ""
@@ -180,10 +139,18 @@ class RemoteWorker:
             log.info("%s is up: %s", self.name, ", ".join(f"{m.name} {m.version}" for m in self._models) or "no models")
             self._on_change()
 
+    def _renew(self) -> None:
+        """Connect anew where what we show has changed; bundles that are outstanding end on the connection that they have."""
+        shown = self._secrets.value
+        if shown is self._connection.shown:
+            return
+        closing = asyncio.create_task(self._connection.close(grace=_LONGEST_BUNDLE))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._connection = Connection(self.name, self.host, shown)
+
     async def _describe(self) -> None:
-        described = await self._stub.Describe(
-            worker_pb2.DescribeRequest(), metadata=self._metadata, timeout=_CALL_SECONDS
-        )
+        described = await self._connection.describe()
         self._max_bytes = described.limits.max_bundle_bytes
         models = tuple(_model(model) for model in described.models)
         if models != self._models:
@@ -208,8 +175,7 @@ class Remote:
             raise InvalidInput("workers", "give at least one address HOST:PORT.")
         self.changed = asyncio.Event()
         self._places = [_split(address) for address in addresses]
-        self._credentials = credentials or Credentials()
-        self._credentials.channel()
+        self._secrets = (credentials or Credentials()).follow()
         self._resolve_seconds = resolve_seconds
         self._workers: dict[str, RemoteWorker] = {}
         self._unknown: set[str] = set()
@@ -254,7 +220,7 @@ class Remote:
         self._unknown = failed
         for target, host in wanted.items():
             if target not in self._workers:
-                self._workers[target] = RemoteWorker(target, host, self._credentials, self.changed.set)
+                self._workers[target] = RemoteWorker(target, host, self._secrets, self.changed.set)
                 self.changed.set()
         for target, worker in list(self._workers.items()):
             if target not in wanted and worker.host not in failed:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import grpc
 
-from ...bundle import BundleError
+from ...bundle import BundleError, BundleTooLarge
 from ...errors import SynthesisError
 from ...gateway.backends.base import WorkerLost, WorkerUnavailable
 from ..engine import UnknownVersion
@@ -44,7 +44,7 @@ class Inference:
     async def predict(self, model: str, version: str, field: str, value: bytes, timeout: float | None = None) -> bytes:
         """Raises WorkerDied, WorkerLost, WorkerUnavailable, UnknownVersion or BundleError."""
         if len(value) > self._max_bytes:
-            raise BundleError(f"bundle: has {len(value) >> 20} MiB; send at most {self._max_bytes >> 20} MiB.")
+            raise BundleTooLarge(f"bundle: has {len(value) >> 20} MiB; send at most {self._max_bytes >> 20} MiB.")
         request = PredictionsRequest(model_name=model, model_version=version, input={field: value})
         try:
             reply = await self._stub.Predictions(request, metadata=self._metadata, timeout=timeout)

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...bundle import MAX_BYTES
 from ...errors import InvalidInput
 from ...shipped import METRICS, shipped
 from ..engine import EngineError, share_cores
 
 LOOPBACK = "127.0.0.1"
 JVM_FLAGS = (
-    "-Xmx256m",
+    "-Xmx512m",
     "-XX:MaxMetaspaceSize=128m",
-    "-XX:MaxDirectMemorySize=256m",
+    "-XX:MaxDirectMemorySize=512m",
     "-Xss512k",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
@@ -52,7 +53,7 @@ LOG_CONFIGURATION = """<?xml version="1.0" encoding="UTF-8"?>
 class Settings:
     """How to run TorchServe."""
 
-    max_bundle_bytes: int = 64 * 2**20
+    max_bundle_bytes: int = MAX_BYTES
     device: str | None = None
     """cpu, cuda, or cuda:N; None leaves it to the worker."""
     jvm_flags: tuple[str, ...] = JVM_FLAGS
