@@ -22,7 +22,7 @@ help:
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
 	@echo "make protos    the gRPC stubs, after a change of protos/"
-	@echo "make evaluate  every number on the cards (hours on a CPU)"
+	@echo "make evaluate  every number on the cards, and a page about each (hours on a CPU)"
 	@echo "make clean     remove what was built"
 
 setup: $(VENV)/.demo
@@ -76,8 +76,10 @@ format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The data set of each is $(DATA)/NAME, by the name on its card; the pages are in out/reports.
 evaluate: setup-dev
-	$(BIN)/robust-synthesis evaluate model_store/cifar10 --data $(DATA)/cifar10
+	set -e; for model in $(patsubst %/,%,$(filter-out %-judge/ %-standard/,$(wildcard model_store/*/))); do \
+		$(BIN)/robust-synthesis evaluate $$model; done
 
 clean:
 	rm -rf build dist out model_store/*.mar *.egg-info .mypy_cache .pytest_cache .ruff_cache
