@@ -13,7 +13,7 @@ from robust_synthesis.errors import NotFound
 from robust_synthesis.evaluation import EvaluationOptions
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.evaluation.options import radii_of
-from robust_synthesis.evaluation.parts import class_maximization, feature_painting, sketches, translation
+from robust_synthesis.evaluation.parts import class_maximization, feature_painting, generation, sketches, translation
 from robust_synthesis.evaluation.parts.drawings import SIDE, drawings
 from robust_synthesis.evaluation.parts.names import file_name, shown
 from robust_synthesis.testing import CLASSES, pictures, tiny_card, tiny_classifier
@@ -124,6 +124,15 @@ def test_a_soft_box_is_whole_inside_and_nothing_far_outside() -> None:
     assert mask[0, 16:].eq(1).all()
     assert mask[0, :14].eq(0).all()
     assert 0 < float(mask[0, 15, 0]) < 1
+
+
+def test_generation_shows_twenty_of_many_classes_in_lines_of_ten() -> None:
+    names = tuple(f"class {i}" for i in range(25))
+    still = {"generate": {"epsilon": 0.0, "step_size": 0.1, "steps": 1}}
+    classifier = tiny_classifier(card=tiny_card(classes=names, defaults=still))
+    found = generation.measure(classifier, image_set(names), Judge(classifier), images=1)
+    assert found.per_class == 2
+    assert found.pictures["generation-noise"].size == (8 + 10 * 136, 8 + 4 * (24 + 128 + 18 + 8))
 
 
 def test_twenty_classes_are_shown_spread_over_all() -> None:
