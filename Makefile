@@ -22,7 +22,7 @@ help:
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
 	@echo "make protos    the gRPC stubs, after a change of protos/"
-	@echo "make evaluate  every number on the cards (hours on a CPU)"
+	@echo "make evaluate  every number on the cards, and a page about each (hours on a CPU)"
 	@echo "make bench     the figures of the README against others in the same run; minutes"
 	@echo "make clean     remove what was built"
 
@@ -77,8 +77,10 @@ format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The data set of each is $(DATA)/NAME, by the name on its card; the pages are in out/reports.
 evaluate: setup-dev
-	$(BIN)/robust-synthesis evaluate model_store/cifar10 --data $(DATA)/cifar10
+	set -e; for model in $(patsubst %/,%,$(filter-out %-judge/ %-standard/,$(wildcard model_store/*/))); do \
+		$(BIN)/robust-synthesis evaluate $$model; done
 
 bench: setup-dev
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks

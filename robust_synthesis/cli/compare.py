@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
 
     from ..engine.classifier import Classifier
     from ..errors import InvalidInput
-    from ..evaluation import robustness_gap
+    from ..evaluation.parts import robustness_gap
 
     if options.out:
         imaging.check_suffix(options.out)

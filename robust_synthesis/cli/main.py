@@ -21,6 +21,7 @@ from . import (
     import_checkpoint,
     keys,
     models,
+    report,
     serve,
     synthesize,
     train,
@@ -41,6 +42,7 @@ VERBS = (
     keys,
     train,
     evaluate,
+    report,
     import_checkpoint,
 )
 SERVER_TROUBLE = 3

@@ -8,26 +8,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..engine.classifier import Classifier
 from ..errors import DataError, InvalidInput
 from ..training.datasets import ImageSet
-from . import accuracy, fingerprint, generation, inpainting, provenance, robustness_gap, super_resolution
-from . import judge as judging
-from .judge import Judge
+from . import fingerprint, provenance
+from .given import EXACT, Given
 from .options import IMAGES, EvaluationOptions
-from .report import Evaluation, Part, plain
-from .tally import OnProgress
-
-_NO_JUDGE = "needs an independent classifier; give one with --judge"
-MISSING = {
-    **dict.fromkeys(("judge", "generation", "inpainting", "super_resolution"), _NO_JUDGE),
-    "robustness_gap": "needs a standard classifier; give one with --standard-model",
-}
-"""Why a part is skipped."""
-SYNTHESES = ("generation", "inpainting", "super_resolution")
-"""Parts that make pictures, in the classifier's own precision; the others compute in fp32."""
+from .record import Evaluation, Part, plain
 
 
 def evaluate(
@@ -39,6 +27,7 @@ def evaluate(
     train: ImageSet | None = None,
     options: EvaluationOptions | None = None,
     work: Path | None = None,
+    known: Evaluation | None = None,
     command: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
     on_part: Callable[[Evaluation], None] = lambda _: None,
@@ -46,14 +35,15 @@ def evaluate(
     """Measure a classifier and what it synthesises on a test set.
 
     `judge` is an independent classifier; `contrast` a standard one of the same classes; `train` serves only as the floor
-    of FID; `work` keeps what a long attack has done so far; `on_part` is called with all there is after every part.
+    of FID; `work` keeps what a long attack has done so far; parts that `known` has of the same weights and data
+    are not run again; `on_part` is called with all there is after every part.
     Parts whose classifier is not given are skipped, unless `options.only` names them: then InvalidInput is raised, as it
     is for classifiers or data of other classes or another size.
     """
     options = options or EvaluationOptions()
     _check(classifier, test, judge, contrast, train)
-    parts = _parts(classifier, test, judge, contrast, train, options, work)
-    skipped = {name: MISSING[name] for name in IMAGES if name not in parts}
+    given = Given(classifier, test, options, judge, contrast, train, work)
+    skipped = {name: why for name in IMAGES if (why := given.lacks(name)) is not None}
     if refused := next((name for name in options.only if name in skipped), None):
         raise InvalidInput("only", f"{refused} {skipped[refused]}.")
     so_far = Evaluation(
@@ -63,77 +53,26 @@ def evaluate(
         data={"images": len(test), "size": test.size, "hash": fingerprint.of_images(test)},
         skipped={} if options.only else skipped,
     )
-    for name in [name for name in parts if name in (options.only or IMAGES)]:
+    done = known.parts if known is not None and known.concerns(so_far) else {}
+    wanted = options.only or IMAGES.keys()
+    for name in [name for name in IMAGES if name in wanted and name not in skipped and name not in done]:
         started = time.perf_counter()
-        measured = parts[name](partial(on_progress, name))
+        measured = given.run(name, partial(on_progress, name))
         part = Part(
             numbers=plain(measured),
-            options=plain(options.to_dict() | {"images": options.count(name)}),
+            options=plain(options.to_dict() | {"images": options.count(name, test.size)}),
             seconds=round(time.perf_counter() - started, 1),
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=command if command is not None else provenance.command(),
             hardware=provenance.hardware(classifier.device),
             versions=provenance.versions(),
             device=str(classifier.device),
-            precision=classifier.precision if name in SYNTHESES else "fp32",
+            precision="fp32" if name in EXACT else classifier.precision,
         )
         pictures = {**so_far.pictures, **getattr(measured, "pictures", {})}
         so_far = dataclasses.replace(so_far, parts={**so_far.parts, name: part}, pictures=pictures)
         on_part(so_far)
     return so_far
-
-
-def _parts(
-    classifier: Classifier,
-    test: ImageSet,
-    judge: Classifier | None,
-    contrast: Classifier | None,
-    train: ImageSet | None,
-    options: EvaluationOptions,
-    work: Path | None,
-) -> dict[str, Callable[[OnProgress], Any]]:
-    """The parts that the given classifiers allow, in order."""
-    count, seed, sweep = options.count, options.seed, options.sweep
-    parts: dict[str, Callable[[OnProgress], Any]] = {
-        "accuracy": lambda tell: accuracy.measure(
-            classifier,
-            test,
-            images=count("accuracy"),
-            radii=options.radii,
-            standard=options.standard,
-            seed=seed,
-            work=work,
-            on_progress=tell,
-        )
-    }
-    if judge is not None:
-        looking = Judge(judge)
-        parts |= {
-            "judge": lambda tell: judging.measure(looking, test, tell),
-            "generation": lambda tell: generation.measure(
-                classifier,
-                test,
-                looking,
-                contrast=contrast,
-                train=train,
-                images=count("generation"),
-                grid=options.grid,
-                seed=seed,
-                on_progress=tell,
-            ),
-            "inpainting": lambda tell: inpainting.measure(
-                classifier, test, looking, images=count("inpainting"), sweep=sweep, seed=seed, on_progress=tell
-            ),
-            "super_resolution": lambda tell: super_resolution.measure(
-                classifier, test, looking, images=count("super_resolution"), sweep=sweep, seed=seed, on_progress=tell
-            ),
-        }
-    if contrast is not None:
-        standard = contrast
-        parts["robustness_gap"] = lambda tell: robustness_gap.measure(
-            classifier, standard, test, images=count("robustness_gap"), seed=seed, on_progress=tell
-        )
-    return parts
 
 
 def _check(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.ball import l2_norm
 from ..engine.classifier import Classifier
 from ..engine.problem import quantise
 from ..engine.run import BUCKETS, run
@@ -33,6 +34,19 @@ class Made:
     """[N]: of that class, in the eyes of the classifier that made them."""
     parameters: Mapping[str, Any]
     """Of the first, every default filled in."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """L2 distance between results and what they began as, in units of pixel values in [0, 1]."""
+
+    mean: float
+    largest: float
+
+    @classmethod
+    def of(cls, made: Made) -> Change:
+        length = l2_norm(made.pictures - made.starts)
+        return cls(float(length.mean()), float(length.max()))
 
 
 def make(

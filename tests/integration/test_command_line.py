@@ -38,7 +38,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "paint-features": ("--class", "circle", "--hard-mask", *BOX),
     "maximize-class": ("--class", "stripes"),
 }
-VERBS = ("generate", *TASKS, "classify", "compare", "demo", "models", "train", "evaluate", "import")
+VERBS = ("generate", *TASKS, "classify", "compare", "demo", "models", "train", "evaluate", "report", "import")
 
 
 def pixels(path: Path) -> NDArray[np.uint8]:
@@ -298,6 +298,7 @@ def test_evaluate_reads_no_training_images_where_no_judge_needs_them(run: Run, w
     printed = run("evaluate", path, "--data", "data", "--images", 1, "--l2", 0.001)
     assert printed.startswith("clean accuracy: ")
     assert ModelFolder.open(path).card.measured["clean_accuracy"]["count"] == 4
+    assert Path("out/reports/mine.html").read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("verb", VERBS)

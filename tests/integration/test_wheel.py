@@ -209,6 +209,7 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
         ("demo", "demo"),
         ("archive cifar10", "serve"),
         ("evaluate cifar10", "evaluate"),
+        ("report cifar10", "evaluate"),
         ("train data new", "train"),
     ):
         done = base.run("robust-synthesis", *command.split())

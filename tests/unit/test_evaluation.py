@@ -14,19 +14,19 @@ from PIL import Image
 
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import DataError, InvalidInput, NotFound
-from robust_synthesis.evaluation import IMAGES, Evaluation, EvaluationOptions, evaluate, generation, inpainting
-from robust_synthesis.evaluation import super_resolution as super_resolution_part
+from robust_synthesis.evaluation import IMAGES, Evaluation, EvaluationOptions, evaluate
 from robust_synthesis.evaluation.judge import Judge, clean_accuracy
-from robust_synthesis.evaluation.report import FILE
+from robust_synthesis.evaluation.parts import generation, inpainting
+from robust_synthesis.evaluation.parts import super_resolution as super_resolution_part
+from robust_synthesis.evaluation.record import FILE
 from robust_synthesis.evaluation.synthesis import Made
+from robust_synthesis.specs import SPECS
 from robust_synthesis.testing import CLASSES, pictures, tiny_card, tiny_classifier
 from robust_synthesis.training.datasets import ImageSet
+from robust_synthesis.units import Units
 
-STILL: dict[str, dict[str, Any]] = {
-    "generate": {"epsilon": 0.0, "step_size": 0.1, "steps": 1},
-    "inpaint": {"epsilon": 0.0, "step_size": 0.1, "steps": 1},
-    "super_resolve": {"epsilon": 0.0, "step_size": 0.1, "steps": 1, "upsampling": "bicubic"},
-}
+STILL: dict[str, dict[str, Any]] = {task: {"epsilon": 0.0, "step_size": 0.1, "steps": 1} for task in SPECS}
+STILL["super_resolve"]["upsampling"] = "bicubic"
 """Parameters that leave every start as it is."""
 
 
@@ -119,8 +119,9 @@ def test_super_resolution_that_may_not_move_scores_as_its_start(
 
 
 def test_what_cannot_be_measured_is_skipped_and_said(classifier: Classifier, test_set: ImageSet) -> None:
-    options = EvaluationOptions(l2=None)
-    found = evaluate(classifier, test_set, options=options, command="evaluate")
+    bare = tiny_classifier(card=classifier.card)
+    bare.units = Units()
+    found = evaluate(bare, test_set, options=EvaluationOptions(l2=None), command="evaluate")
     assert list(found.parts) == ["accuracy"]
     assert found.skipped.keys() == set(IMAGES) - {"accuracy"}
     assert found.headline()["robust_accuracy"] == []
@@ -174,7 +175,7 @@ def test_every_part_says_where_and_how_precisely_it_was_computed(test_set: Image
 def test_an_evaluation_from_before_precision_was_written_down_is_read_as_fp32(
     classifier: Classifier, test_set: ImageSet, tmp_path: Path
 ) -> None:
-    evaluate(classifier, test_set, options=EvaluationOptions(l2=None)).save(tmp_path)
+    evaluate(classifier, test_set, options=EvaluationOptions(only=("accuracy",), l2=None)).save(tmp_path)
     report = json.loads((tmp_path / FILE).read_text())
     for name in ("device", "precision"):
         del report["parts"]["accuracy"][name]
@@ -186,7 +187,7 @@ def test_saving_keeps_other_parts_of_the_same_weights_only(
     classifier: Classifier, test_set: ImageSet, tmp_path: Path
 ) -> None:
     judged = evaluate(classifier, test_set, judge=classifier, options=EvaluationOptions(only=("judge",)))
-    measured = evaluate(classifier, test_set, options=EvaluationOptions(l2=None))
+    measured = evaluate(classifier, test_set, options=EvaluationOptions(only=("accuracy",), l2=None))
     judged.save(tmp_path)
     both = measured.save(tmp_path)
     assert list(both.parts) == ["judge", "accuracy"]
@@ -195,14 +196,26 @@ def test_saving_keeps_other_parts_of_the_same_weights_only(
     assert list(replace(measured, network="other weights").save(tmp_path).parts) == ["accuracy"]
 
 
+def test_a_second_evaluation_runs_only_what_is_missing(classifier: Classifier, test_set: ImageSet) -> None:
+    options = EvaluationOptions(only=("accuracy", "judge"), l2=None)
+    first = evaluate(classifier, test_set, judge=classifier, options=EvaluationOptions(only=("judge",)))
+    assert list(evaluate(classifier, test_set, judge=classifier, options=options, known=first).parts) == ["accuracy"]
+    other = tiny_classifier(9)
+    assert list(evaluate(other, test_set, judge=classifier, options=options, known=first).parts) == [
+        "accuracy",
+        "judge",
+    ]
+
+
 def test_every_part_has_a_headline_and_lines_to_print(still: Classifier, test_set: ImageSet) -> None:
     other = tiny_classifier(5)
     options = EvaluationOptions(images=8, l2=0.01, grid=())
     found = evaluate(still, test_set, judge=other, contrast=other, options=options, command="x")
-    assert list(found.parts) == list(IMAGES)
+    assert list(found.parts) == [name for name in IMAGES if name != "translation"]
+    assert found.skipped == {"translation": "needs a classifier of two domains"}
     assert found.headline().keys() == {
         *("clean_accuracy", "robust_accuracy", "judge", "generation_judged", "generation"),
-        *("inpainting", "super_resolution", "smallest_l2_flip", "commands"),
+        *("class_maximization", "inpainting", "super_resolution", "sketches", "smallest_l2_flip", "commands"),
     }
     lines = "\n".join(found.summary())
     for words in ("robust accuracy, l2 0.01", "bare seeds", "OpenCV Telea", "bicubic", "flips the prediction"):

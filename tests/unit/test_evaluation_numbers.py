@@ -9,11 +9,11 @@ import torch
 
 from robust_synthesis.evaluation.fidelity import psnr, recovered
 from robust_synthesis.evaluation.frechet import frechet_distance, mean_pairwise_distance
-from robust_synthesis.evaluation.inpainting import holes, opencv
+from robust_synthesis.evaluation.parts.inpainting import holes, opencv
+from robust_synthesis.evaluation.parts.super_resolution import enlarged, reduce
 from robust_synthesis.evaluation.proportion import Proportion
-from robust_synthesis.evaluation.report import plain
+from robust_synthesis.evaluation.record import plain
 from robust_synthesis.evaluation.sample import sample
-from robust_synthesis.evaluation.super_resolution import enlarged, reduce
 from robust_synthesis.training.datasets import ImageSet
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.networks import Network
-from robust_synthesis.evaluation import accuracy, robustness_gap
+from robust_synthesis.evaluation.parts import accuracy, robustness_gap
 from robust_synthesis.model_folder import Card
 from robust_synthesis.training.datasets import ImageSet
 

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.ball import l2_norm, per_sample
-from ..engine.classifier import Classifier
-from ..sheet import Row, draw
-from ..training.datasets import ImageSet
-from .sample import sample
-from .tally import OnProgress, Tally, silent
+from ...engine.ball import l2_norm, per_sample
+from ...engine.classifier import Classifier
+from ...sheet import Row, draw
+from ...training.datasets import ImageSet
+from ..sample import sample
+from ..tally import OnProgress, Tally, silent
 
 Loss = Callable[[Tensor], Tensor]
 """Logits [B, C] -> [B], large where the prediction is far from the first one."""

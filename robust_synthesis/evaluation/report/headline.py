@@ -42,6 +42,24 @@ def _generation(numbers: Numbers) -> dict[str, Any]:
     }
 
 
+def _class_maximization(numbers: Numbers) -> dict[str, Any]:
+    return {"class_maximization": _judged(numbers)}
+
+
+def _translation(numbers: Numbers) -> dict[str, Any]:
+    return {
+        "translation": {
+            f"{way['source']} to {way['target']}": _judged(way)
+            | {"judge_right_on_originals": way["originals_right"]["value"], "parameters": way["parameters"]}
+            for way in numbers["ways"]
+        }
+    }
+
+
+def _sketches(numbers: Numbers) -> dict[str, Any]:
+    return {"sketches": _judged(numbers)}
+
+
 def _inpainting(numbers: Numbers) -> dict[str, Any]:
     default = numbers["settings"][0]
     recovered = {name: default[f"{name}_recovered"] for name in ("true_class", "predicted_class")}
@@ -54,6 +72,10 @@ def _super_resolution(numbers: Numbers) -> dict[str, Any]:
 
 def _robustness_gap(numbers: Numbers) -> dict[str, Any]:
     return {"smallest_l2_flip": {"robust": numbers["robust_median"], "standard": numbers["standard_median"]}}
+
+
+def _judged(numbers: Numbers) -> dict[str, Any]:
+    return {"judged": _proportion(numbers["judged"]), "l2_change": numbers["change"]}
 
 
 def _scores(numbers: Numbers, baselines: tuple[str, ...]) -> dict[str, Any]:
@@ -72,7 +94,10 @@ SHORT: Mapping[str, Callable[[Numbers], dict[str, Any]]] = {
     "accuracy": _accuracy,
     "judge": _judge,
     "generation": _generation,
+    "class_maximization": _class_maximization,
+    "translation": _translation,
     "inpainting": _inpainting,
     "super_resolution": _super_resolution,
+    "sketches": _sketches,
     "robustness_gap": _robustness_gap,
 }

@@ -11,19 +11,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import specs
-from ..engine.classifier import Classifier
-from ..engine.problem import quantise
-from ..sheet import Row, draw
-from ..tasks import Inputs
-from ..tasks.super_resolve import enlarge
-from ..training.datasets import ImageSet
-from .fidelity import Score
-from .judge import Judge
-from .proportion import Proportion
-from .sample import sample
-from .synthesis import Made, make
-from .tally import OnProgress, Tally, silent
+from ... import specs
+from ...engine.classifier import Classifier
+from ...engine.problem import quantise
+from ...sheet import Row, draw
+from ...tasks import Inputs
+from ...tasks.super_resolve import enlarge
+from ...training.datasets import ImageSet
+from ..fidelity import Score
+from ..judge import Judge
+from ..proportion import Proportion
+from ..sample import sample
+from ..synthesis import Made, make
+from ..tally import OnProgress, Tally, silent
 
 FACTOR = 4
 SWEEP = (0.25, 0.5, 1.0, 2.0)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..engine.classifier import Classifier
-from ..files import atomic_write
-from ..training.datasets import ImageSet
-from . import fingerprint
-from .judge import clean_accuracy
-from .proportion import Proportion
-from .sample import sample
-from .tally import OnProgress, Tally, silent
+from ...engine.classifier import Classifier
+from ...files import atomic_write
+from ...training.datasets import ImageSet
+from .. import fingerprint
+from ..judge import clean_accuracy
+from ..proportion import Proportion
+from ..sample import sample
+from ..tally import OnProgress, Tally, silent
 
 CHUNK = 32
 """Images attacked at a time: what an interrupted run loses at most."""

@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import specs
-from ..engine.classifier import Classifier
-from ..engine.problem import quantise
-from ..engine.seeds import generator
-from ..imaging import to_image
-from ..sheet import Row, draw
-from ..tasks import Inputs
-from ..tasks.start import fill_hole
-from ..training.datasets import ImageSet
-from .fidelity import Score, recovered
-from .judge import Judge
-from .proportion import Proportion
-from .sample import sample
-from .synthesis import Made, make
-from .tally import OnProgress, Tally, silent
+from ... import specs
+from ...engine.classifier import Classifier
+from ...engine.problem import quantise
+from ...engine.seeds import generator
+from ...imaging import to_image
+from ...sheet import Row, draw
+from ...tasks import Inputs
+from ...tasks.start import fill_hole
+from ...training.datasets import ImageSet
+from ..fidelity import Score, recovered
+from ..judge import Judge
+from ..proportion import Proportion
+from ..sample import sample
+from ..synthesis import Made, make
+from ..tally import OnProgress, Tally, silent
 
 HOLE = 3 / 8
 """Side of the hole as a share of the picture's: 12 of 32 pixels."""

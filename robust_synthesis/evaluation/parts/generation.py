@@ -10,22 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import specs
-from ..engine.classifier import Classifier
-from ..sheet import Row, draw
-from ..tasks import Inputs
-from ..training.datasets import ImageSet
-from .frechet import frechet_distance, mean_pairwise_distance
-from .judge import Judge
-from .proportion import Proportion
-from .sample import sample
-from .synthesis import Made, make
-from .tally import OnProgress, Tally, silent
+from ... import specs
+from ...engine.classifier import Classifier
+from ...sheet import Row, draw
+from ...tasks import Inputs
+from ...training.datasets import ImageSet
+from ..frechet import frechet_distance, mean_pairwise_distance
+from ..judge import Judge
+from ..proportion import Proportion
+from ..sample import sample
+from ..synthesis import Made, make
+from ..tally import OnProgress, Tally, silent
+from .names import ACROSS, shown
 
 GRID_SIZE = 32
 """Image size at which the grid's epsilons are meant; they scale with the side."""
-SHOWN = 10
-"""Classes on the sheets."""
 REAL_PER_CLASS = 200
 """Real pictures of a class whose mean distance that of generated ones is compared with."""
 
@@ -174,12 +173,16 @@ def _contest(start: str, seeds: Proportion, robust: Proportion, judge: Judge, st
 
 
 def _trio(made: Made, standard: Made | None, classes: Sequence[str]) -> Image.Image:
-    rows = {"seed": made.starts}
+    """Seeds and what became of them, for up to 20 classes."""
+    ways = {"seed": made.starts}
     if standard is not None:
-        rows["standard classifier"] = standard.pictures
-    rows["robust classifier"] = made.pictures
-    first = _first(made)
-    return draw([Row.of(title, pictures[first].numpy(), classes[:SHOWN]) for title, pictures in rows.items()])
+        ways["standard classifier"] = standard.pictures
+    ways["robust classifier"] = made.pictures
+    several, rows = shown(classes), []
+    for first in range(0, len(several), ACROSS):
+        index, names = _one_of_each(made, several[first : first + ACROSS], classes)
+        rows += [Row.of(title, pictures[index].numpy(), names) for title, pictures in ways.items()]
+    return draw(rows)
 
 
 def _row(setting: Setting, made: Made, classes: Sequence[str]) -> Row:
@@ -187,9 +190,10 @@ def _row(setting: Setting, made: Made, classes: Sequence[str]) -> Row:
     ball = "no ball" if parameters["norm"] == "none" else f"{parameters['norm']} {parameters['epsilon']:g}"
     title = f"from {setting.start}: {ball}, {parameters['steps']} steps"
     note = f"FID {setting.fid:.3g}, judged {setting.judged.value:.1%}"
-    return Row.of(title, made.pictures[_first(made)].numpy(), classes[:SHOWN], note)
+    index, names = _one_of_each(made, shown(classes)[:ACROSS], classes)
+    return Row.of(title, made.pictures[index].numpy(), names, note)
 
 
-def _first(made: Made) -> Tensor:
-    """Where the first picture of each class is."""
-    return torch.stack([(made.targets == target).nonzero()[0, 0] for target in torch.unique(made.targets)])[:SHOWN]
+def _one_of_each(made: Made, targets: Sequence[int], classes: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """Where the first picture of each of these classes is, and the classes' names."""
+    return torch.stack([(made.targets == i).nonzero()[0, 0] for i in targets]), [classes[i] for i in targets]

@@ -27,9 +27,9 @@ from ..errors import DataError
 from ..files import atomic_write
 from ..imaging import save
 from ..model_folder import ModelFolder, write_card
-from .headline import headline
 from .proportion import Proportion
-from .summary import summary
+from .report.headline import headline
+from .report.summary import summary
 
 FORMAT = 1
 FILE = "evaluation.json"
@@ -70,6 +70,10 @@ class Evaluation:
         """Of every part that was run."""
         return {name: part.numbers for name, part in self.parts.items()}
 
+    def concerns(self, other: Evaluation) -> bool:
+        """Whether it is of the same weights and data."""
+        return (self.network, self.data) == (other.network, other.data)
+
     def headline(self) -> dict[str, Any]:
         """The numbers for the card's `measured`."""
         commands = list(dict.fromkeys(part.command for part in self.parts.values()))
@@ -94,7 +98,7 @@ class Evaluation:
         whole = self
         if (folder / FILE).is_file():
             older = Evaluation.read(folder)
-            if (older.network, older.data) == (self.network, self.data):
+            if older.concerns(self):
                 skipped = {name: why for name, why in self.skipped.items() if name not in older.parts}
                 whole = dataclasses.replace(self, parts={**older.parts, **self.parts}, skipped=skipped)
         for name, picture in self.pictures.items():

@@ -1,0 +1,1 @@
+"""What an evaluation found, told: `headline` for a card, `summary` for a terminal, `page` for a browser."""
