@@ -51,6 +51,9 @@ class Settings(BaseSettings):
 
     listen: str = Field(Options.listen, description="HOST:PORT for callers; port 0 is any")
     metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus, on the same host; 0 is none")
+    health_port: int = Field(
+        Options.health_port, ge=0, le=65535, description="for probes without TLS and keys, on the same host; 0 is none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important to log")
     log_format: Literal["text", "json"] = Field("text", description="json is one object a line, with the request id")
 
@@ -117,7 +120,8 @@ class Settings(BaseSettings):
     def options(self) -> Options:
         """How the gateway serves."""
         limits = Limits(self.max_image_mib * 2**20, self.max_pixels, self.max_steps, self.max_pictures)
-        names = ("listen", "default_model", "deadline", "grace", "connection_age", "connection_grace", "streams")
+        times = ("deadline", "grace", "connection_age", "connection_grace")
+        names = ("listen", "health_port", "default_model", "streams", *times)
         return Options(limits=limits, **{name: getattr(self, name) for name in names})
 
     @property

@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from .. import probes
 from ..channel import DEADLINE, DEFAULT_PORT, PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL, request_bytes
 from ..errors import InvalidInput
 from ..security import bind, host_and_port
@@ -63,6 +64,8 @@ class Options:
     """For the calls of a connection that has reached its age."""
     streams: int = 1000
     """Calls at a time on one connection."""
+    health_port: int = 0
+    """For probes, in plaintext; 0 is none."""
 
     def __post_init__(self) -> None:
         host_and_port(self.listen)
@@ -124,6 +127,7 @@ class Gateway:
         self._interceptors = (self._calls, *interceptors)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server: grpc.aio.Server | None = None
+        self._probes: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
 
     @property
@@ -138,6 +142,9 @@ class Gateway:
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        if self.options.health_port:
+            host = host_and_port(self.options.listen)[0]
+            self._probes = await probes.listen(self._health, host, self.options.health_port)
         log.info("ready on %s: %s", self.target, ", ".join(self.models.current()) or "no models yet")
 
     async def stop(self, grace: float | None = None) -> None:
@@ -148,8 +155,9 @@ class Gateway:
         log.info("stopping: %d requests to finish", len(self.dispatcher.requests))
         await self.dispatcher.close(self.options.grace if grace is None else grace)
         await self._calls.idle(_LAST_WORDS)
-        if self._server is not None:
-            await self._server.stop(_FLUSH)
+        for server in (self._server, self._probes):
+            if server is not None:
+                await server.stop(_FLUSH)
         log.info("stopped")
 
     async def run(self) -> None:

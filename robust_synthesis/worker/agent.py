@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from .. import probes
 from ..bundle import PROTOCOL
 from ..errors import SynthesisError, Unauthenticated
 from ..gateway.backends.base import WorkerLost, WorkerUnavailable
@@ -44,6 +45,8 @@ class Options(Endpoint):
     """How the agent is reached, and how much it takes."""
 
     metrics_port: int | None = None
+    health_port: int | None = None
+    """For probes, in plaintext."""
     max_bundles: int = 2
     max_bundle_bytes: int = 64 * 2**20
     drain_seconds: float = 30
@@ -192,6 +195,9 @@ class Agent:
             server = self._server()
             await self._set_health()
             await server.start()
+            probed = None
+            if self._options.health_port:
+                probed = await probes.listen(self._health, self._options.host, self._options.health_port)
             try:
                 if await self._unless_stopped(self._engine.start()):
                     self._announce()
@@ -200,6 +206,8 @@ class Agent:
             finally:
                 await server.stop(1)
                 await self._engine.close()
+                if probed is not None:
+                    await probed.stop(None)
 
     def _server(self) -> grpc.aio.Server:
         keys = self._options.key_file()
