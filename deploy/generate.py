@@ -1,4 +1,4 @@
-"""Write what follows from other files: the Prometheus operator's form of the rules.
+"""Write what follows from other files: the Prometheus operator's form of the rules, and the Grafana dashboard.
 
 python deploy/generate.py           # a test compares the files with what this writes
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dashboard
+
 HERE = Path(__file__).parent
 RULES = HERE / "prometheus/rules.yml"
 OPERATOR_RULES = HERE / "kubernetes/base/rules.yaml"
+DASHBOARD = HERE / "grafana/dashboards/robust-synthesis.json"
 
 
 def operator_rules() -> str:
@@ -23,11 +26,12 @@ def operator_rules() -> str:
     return head + "".join(f"  {line}" if line.strip() else line for line in groups.splitlines(keepends=True))
 
 
-FILES = {OPERATOR_RULES: operator_rules}
+FILES = {OPERATOR_RULES: operator_rules, DASHBOARD: dashboard.text}
 
 
 def main() -> None:
     for path, content in FILES.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from . import kubectl, promtool
+from . import fetched, kubectl, promtool
 from .kubectl import OVERLAYS
 
 SCRAPE = "15s"
@@ -20,7 +20,7 @@ def scaled() -> dict[str, Any]:
     """The ScaledObject's spec. It is the same trigger in all overlays."""
     try:
         found = [kubectl.render(kubectl.find(), f"overlays/{overlay}") for overlay in OVERLAYS]
-    except kubectl.fetched.Missing as error:
+    except fetched.Missing as error:
         pytest.skip(str(error))
     specs = [each["spec"] for resources in found for each in resources if each["kind"] == "ScaledObject"]
     assert specs[0]["triggers"] == specs[1]["triggers"] == specs[2]["triggers"]
@@ -56,7 +56,8 @@ def workers(scaled: dict[str, Any], offered: float) -> int:
     assert offered >= 0
     wanted = math.ceil(offered / float(trigger["metadata"]["threshold"]))
     active = offered > float(trigger["metadata"]["activationThreshold"])
-    return max(scaled["minReplicaCount"], min(scaled["maxReplicaCount"], wanted if active else 0))
+    least, most = int(scaled["minReplicaCount"]), int(scaled["maxReplicaCount"])
+    return max(least, min(most, wanted if active else 0))
 
 
 def test_idle_gateways_ask_for_the_least_and_one_job_for_one_worker(tool: Path, scaled: dict[str, Any]) -> None:
