@@ -27,6 +27,7 @@ from robust_synthesis.v1 import model_pb2, synthesis_pb2, worker_pb2
 
 from . import fetched, kubectl
 from .kubectl import KUBERNETES, OVERLAYS
+from .schemas import closed
 
 RESULTS_AFTER_GRACE = 10
 """Seconds that a gateway may take longer than its grace (docs/gateway.md)."""
@@ -40,16 +41,6 @@ def tool() -> Path:
         return kubectl.find()
     except fetched.Missing as error:
         pytest.skip(str(error))
-
-
-def closed(schema: Any) -> Any:
-    """A JSON schema in which objects have no properties but those that are named, and patterns are Python's and not Go's."""
-    if isinstance(schema, dict):
-        own = {name: closed(value) for name, value in schema.items()}
-        if isinstance(own.get("pattern"), str):
-            own["pattern"] = own["pattern"].replace("^(?i)", "(?i)^")
-        return own | {"additionalProperties": False} if "properties" in schema else own
-    return [closed(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def validate(resource: Resource) -> None:
