@@ -50,7 +50,7 @@ base() {  # prints the name of a Debian to start from
     local name=docker.io/library/debian:bookworm-slim made=localhost/debian:bookworm-slim container
     if ours inspect --type image $made >/dev/null 2>&1; then echo $made; return; fi
     if ours pull --quiet --policy missing $name >/dev/null 2>&1; then echo $name; return; fi
-    rm -rf "$store/debian"
+    rm -rf --one-file-system "$store/debian"
     debootstrap --variant=minbase bookworm "$store/debian" >"$store/debootstrap.log"
     echo "deb http://deb.debian.org/debian-security bookworm-security main" >>"$store/debian/etc/apt/sources.list"
     rm -rf "$store"/debian/var/cache/apt/archives/*.deb "$store"/debian/var/lib/apt/lists/* \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -95,7 +96,7 @@ def probe(port: int, service: str = "") -> bool:
 
 def test_images_say_how_they_are_run_and_the_gateway_has_no_torch(store: Store, containers: dict[str, str]) -> None:
     for role, container in containers.items():
-        config = store("inspect", "--format", "{{.Docker.Config}}", container)
+        config = json.dumps(json.loads(store("inspect", container))["Docker"]["config"])
         assert "10001:10001" in config
         assert "robust_synthesis.probes" in config
         assert "tini" in config
