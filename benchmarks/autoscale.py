@@ -213,15 +213,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, run in (("day", day), ("sweep", sweep), ("cold", cold)):
         verb = verbs.add_parser(name)
         verb.set_defaults(run=run)
-        verb.add_argument("--mean", type=float, default=8, help="jobs a second, over the day (%(default)s)")
+        verb.add_argument("--mean", type=float, default=10, help="jobs a second, over the day (%(default)s)")
         verb.add_argument("--steps", type=int, default=30, help="of a job (%(default)s)")
         verb.add_argument(
             "--start", type=float, default=60, help="seconds from the wish for a worker to its first bundle"
         )
         verb.add_argument("--hours", type=float, default=24, help="of the day, from midnight (%(default)s)")
         if name == "sweep":
-            verb.add_argument("--thresholds", type=float, nargs="*", default=(30, 60, 120, 240, 480, 960))
-            verb.add_argument("--windows", type=float, nargs="*", default=(300, 600, 1200))
+            verb.add_argument("--thresholds", type=float, nargs="*", default=(60, 90, 120, 180, 240, 480, 960))
+            verb.add_argument("--windows", type=float, nargs="*", default=(120, 300, 600))
     options = parser.parse_args(arguments)
     RESULTS.mkdir(exist_ok=True)
     options.run(options)

@@ -1,9 +1,9 @@
 """Workers, their gateway and their autoscaler as a discrete-event simulation: a day takes a minute.
 
-What computes is as in the product: an idle worker takes a batch of at most R jobs, computes as many steps as fit into the chunk
-target at the measured step time of the padded batch, and gives all jobs back. What scales is KEDA's: Prometheus scrapes, the HPA
-looks, compares with the threshold, and may change the number of workers as fast as the policy lets it. A worker that is added
-can compute after `start` seconds; one that is taken away finishes its bundle.
+What computes is as in the product: an idle worker takes at most R jobs, those that have begun before others, computes as
+many steps as fit into the chunk target at the measured step time of the padded batch, and gives all jobs back. What scales is
+KEDA's: Prometheus scrapes, the HPA looks, compares with the threshold, and may change the number of workers as fast as the policy
+lets it. A worker that is added can compute after `start` seconds; one that is taken away finishes its bundle.
 """
 
 from __future__ import annotations
@@ -292,12 +292,12 @@ class Cluster:
 
     def _done(self, batch: Sequence[Job], steps: int, seconds: float) -> None:
         self._busy += seconds
-        for job in batch:
+        for job in reversed(batch):
             did = min(steps, job.left)
             job.left -= did
             self._left -= did
             if job.left:
-                self._waiting.append(job)
+                self._waiting.appendleft(job)  # who has begun goes on first
             else:
                 self._open -= 1
                 self.trace.latencies.append(self._now - job.arrived)
