@@ -1,6 +1,7 @@
 """A day of traffic against the policy in deploy/kubernetes/base/autoscaling.yaml, and how its threshold and times were chosen.
 
     python benchmarks/autoscale.py measure        # step times of this machine, one core -> results/step-times.json
+    python benchmarks/autoscale.py measure --size 64 --device cuda --out gpu.json
     python benchmarks/autoscale.py day            # the day by the policy            -> results/autoscale.webp, autoscale.json
     python benchmarks/autoscale.py sweep          # thresholds and windows           -> results/autoscale-sweep.json, .webp
     python benchmarks/autoscale.py cold           # scale-to-zero: what the first job waits
@@ -96,7 +97,9 @@ def measure(options: argparse.Namespace) -> None:
     from robust_synthesis.worker.compute import Compute
 
     torch.set_num_threads(options.threads)
-    compute = Compute(Classifier.load(options.model, device=options.device))
+    classifier = Classifier.load(options.model, device=options.device)
+    classifier.card = dataclasses.replace(classifier.card, size=options.size or classifier.card.size)
+    compute = Compute(classifier)
     for _ in range(options.rounds):
         compute.warm_up(SIZES)
     card = compute.classifier.card
@@ -110,7 +113,7 @@ def measure(options: argparse.Namespace) -> None:
         "processor": _processor(),
         "step_seconds": {size: round(seconds, 6) for size, seconds in sorted(compute.step_seconds.items())},
     }
-    (RESULTS / "step-times.json").write_text(json.dumps(found, indent=2) + "\n")
+    options.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
 
@@ -208,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.set_defaults(run=measure)
     one.add_argument("--model", type=Path, default=ROOT / "model_store/cifar10", metavar="FOLDER")
     one.add_argument("--device", default="cpu")
+    one.add_argument("--size", type=int, help="side of the pictures (default: the classifier's)")
+    one.add_argument("--out", type=Path, default=RESULTS / "step-times.json", metavar="FILE")
     one.add_argument("--threads", type=int, default=1)
     one.add_argument("--rounds", type=int, default=20, help="of which the fastest step counts (%(default)s)")
     for name, run in (("day", day), ("sweep", sweep), ("cold", cold)):
@@ -220,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         verb.add_argument("--hours", type=float, default=24, help="of the day, from midnight (%(default)s)")
         if name == "sweep":
-            verb.add_argument("--thresholds", type=float, nargs="*", default=(60, 90, 120, 180, 240, 480, 960))
+            verb.add_argument("--thresholds", type=float, nargs="*", default=(15, 25, 40, 60, 90, 180))
             verb.add_argument("--windows", type=float, nargs="*", default=(120, 300, 600))
     options = parser.parse_args(arguments)
     RESULTS.mkdir(exist_ok=True)
