@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 COMPUTE ?= cpu
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo serve worker archives image generated test test-slow check format protos evaluate clean
+.PHONY: help setup setup-dev demo serve worker archives image generated test test-slow check format protos evaluate bench bench-full clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
@@ -27,6 +27,7 @@ help:
 	@echo "make protos    the gRPC stubs, after a change of protos/"
 	@echo "make generated rules and dashboard, after a change of deploy/"
 	@echo "make evaluate  every number on the cards (hours on a CPU)"
+	@echo "make bench     the figures of the README against others in the same run; minutes"
 	@echo "make clean     remove what was built"
 
 setup: $(VENV)/.demo
@@ -91,6 +92,12 @@ format: setup-dev
 
 evaluate: setup-dev
 	$(BIN)/robust-synthesis evaluate model_store/cifar10 --data $(DATA)/cifar10
+
+bench: setup-dev
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+
+bench-full: setup-dev
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks --full
 
 clean:
 	rm -rf build dist out model_store/*.mar *.egg-info .mypy_cache .pytest_cache .ruff_cache
