@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from . import fetched, kubectl, promtool
 from .kubectl import OVERLAYS
@@ -110,3 +111,37 @@ def test_without_data_there_is_no_answer_rather_than_none_offered(tool: Path, sc
 def test_another_namespace_does_not_count(tool: Path, scaled: dict[str, Any]) -> None:
     query = scaled["triggers"][0]["metadata"]["query"]
     check(tool, query, [gateway("a", "500x8"), gateway("a", "9000x8", "staging")], {"2m": 500})
+
+
+def test_scaled_to_zero_the_alert_for_no_worker_fires_only_once_requests_have_waited(
+    tool: Path, scaled: dict[str, Any], tmp_path: Path
+) -> None:
+    resources = kubectl.render(kubectl.find(), "overlays/scale-to-zero")
+    (rule,) = [each for each in resources if each["kind"] == "PrometheusRule"]
+    rules = tmp_path / "rules.yml"
+    rules.write_text(yaml.safe_dump(rule["spec"]))
+    labels = 'namespace="robust-synthesis", job="gateway", instance="g"'
+    series = [
+        {"series": f"synthesis_build_info{{{labels}}}", "values": "1x180"},
+        {"series": f"{NAME}{{{labels}}}", "values": "0x80 31x100"},  # offered from the 20th minute on
+    ]
+    fired = {
+        "alertname": "SynthesisNoWorker",
+        "exp_alerts": [
+            {
+                "exp_labels": {"severity": "page", "namespace": "robust-synthesis", "job": "gateway", "instance": "g"},
+                "exp_annotations": {
+                    "summary": "g has no worker that takes bundles; requests wait until their deadline",
+                    "runbook": _runbook(rule, "SynthesisNoWorker"),
+                },
+            }
+        ],
+    }
+    silent = {"alertname": "SynthesisNoWorker"}
+    expected = [silent | {"eval_time": "19m"}, silent | {"eval_time": "29m"}, fired | {"eval_time": "31m"}]
+    promtool.run_tests(tool, [{"interval": SCRAPE, "input_series": series, "alert_rule_test": expected}], rules)
+
+
+def _runbook(rule: dict[str, Any], name: str) -> str:
+    found = [each for group in rule["spec"]["groups"] for each in group["rules"] if each.get("alert") == name]
+    return str(found[0]["annotations"]["runbook"])
