@@ -9,19 +9,23 @@ BACKEND ?= torchserve
 DATA ?= data
 # Where torch comes from; for one without CUDA: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# What the image of the worker computes on: cpu or cuda
+COMPUTE ?= cpu
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo serve worker archives test test-slow check format protos evaluate bench bench-full clean
+.PHONY: help setup setup-dev demo serve worker archives image generated test test-slow check format protos evaluate bench bench-full clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
 	@echo "make archives  model_store/NAME.mar for TorchServe, of every classifier"
 	@echo "make serve     the gateway over a TorchServe with the shipped classifiers"
 	@echo "make worker    a worker for gateways elsewhere"
+	@echo "make image     container images of gateway and worker; COMPUTE=cuda for GPUs"
 	@echo "make test      all tests but the slow proofs"
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
 	@echo "make protos    the gRPC stubs, after a change of protos/"
+	@echo "make generated rules and dashboard, after a change of deploy/"
 	@echo "make evaluate  every number on the cards, and a page about each (hours on a CPU)"
 	@echo "make bench     the figures of the README against others in the same run; minutes"
 	@echo "make clean     remove what was built"
@@ -56,6 +60,10 @@ serve: setup
 worker: setup
 	$(BIN)/robust-synthesis worker --models model_store
 
+# With docker, or with buildah where no daemon answers.
+image:
+	COMPUTE=$(COMPUTE) $(if $(TORCH_INDEX),TORCH_INDEX=$(TORCH_INDEX)) deploy/image.sh
+
 test: setup-dev
 	$(BIN)/pytest -m 'not slow'
 
@@ -66,12 +74,17 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/buf lint protos
 	$(BIN)/buf breaking protos --against protos/released.binpb
 
 # The stubs that clients and servers import; a test compares them with what this writes.
 protos: setup-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
+
+# Rules for the Prometheus operator and the Grafana dashboard; a test compares them with what this writes.
+generated: setup-dev
+	$(BIN)/python deploy/generate.py
 
 format: setup-dev
 	$(BIN)/ruff format .

@@ -53,6 +53,13 @@ def add_parser(verbs: Any) -> None:
         metavar="HOST",
         help="where that port is; it is plaintext and asks for no key (%(default)s)",
     )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="for probes without TLS and keys; 0 is none (%(default)s)",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
     parser.add_argument(
@@ -82,12 +89,15 @@ def run(options: argparse.Namespace) -> None:
     from ..worker.metrics import Metrics
 
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    if not 0 <= options.metrics_port <= 65535:
-        raise InvalidInput("metrics_port", f"is {options.metrics_port}; give 1 to 65535, or 0 for none.")
+    for name in ("metrics_port", "health_port"):
+        port = getattr(options, name)
+        if not 0 <= port <= 65535:
+            raise InvalidInput(name, f"is {port}; give 1 to 65535, or 0 for none.")
     reached = Options(
         listen=options.listen,
         metrics_port=options.metrics_port or None,
         metrics_host=options.metrics_host,
+        health_port=options.health_port or None,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         tls_ca=options.tls_ca,

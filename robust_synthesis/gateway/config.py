@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     listen: str = Field(Options.listen, description="HOST:PORT for callers; port 0 is any")
     metrics_port: int = Field(9465, ge=0, le=65535, description="for Prometheus; 0 is none")
     metrics_host: str = Field(HOST, min_length=1, description="where that port is; it is plaintext and asks for no key")
+    health_port: int = Field(
+        Options.health_port, ge=0, le=65535, description="for probes without TLS and keys, on the same host; 0 is none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important to log")
     log_format: Literal["text", "json"] = Field("text", description="json is one object a line, with the request id")
 
@@ -139,7 +142,8 @@ class Settings(BaseSettings):
     def options(self) -> Options:
         """How the gateway serves. Raises InvalidInput for what makes no sense together."""
         limits = Limits(self.max_image_mib * 2**20, self.max_pixels, self.max_steps, self.max_pictures)
-        names = ("listen", "default_model", "deadline", "grace", "connection_age", "connection_grace", "streams")
+        times = ("deadline", "grace", "connection_age", "connection_grace")
+        names = ("listen", "health_port", "default_model", "streams", *times)
         return Options(
             limits=limits,
             uploads=UploadLimits(self.upload_mib * 2**20, self.queue_share),

@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from .. import probes
 from ..channel import DEADLINE, DEFAULT_PORT, PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL, request_bytes
 from ..errors import InvalidInput
 from ..security import bind, host_and_port
@@ -70,6 +71,8 @@ class Options:
     """For the calls of a connection that has reached its age."""
     streams: int = 1000
     """Calls at a time on one connection."""
+    health_port: int = 0
+    """For probes, in plaintext; 0 is none."""
 
     def __post_init__(self) -> None:
         host_and_port(self.listen)
@@ -133,6 +136,7 @@ class Gateway:
         self._interceptors = (self._calls, *interceptors, reading)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server: grpc.aio.Server | None = None
+        self._probes: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
 
     @property
@@ -147,6 +151,9 @@ class Gateway:
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        if self.options.health_port:
+            host = host_and_port(self.options.listen)[0]
+            self._probes = await probes.listen(self._health, host, self.options.health_port)
         log.info("ready on %s: %s", self.target, ", ".join(self.models.current()) or "no models yet")
 
     async def stop(self, grace: float | None = None) -> None:
@@ -164,8 +171,8 @@ class Gateway:
         await self.dispatcher.finish(grace - min(share * grace, most))
         left, quiet = max(_FLUSH, end - time.monotonic() - _FLUSH), min(share * grace, _QUIET)
         await asyncio.gather(self.dispatcher.close(0), self._calls.idle(left, quiet=quiet))
-        if self._server is not None:
-            await self._server.stop(_FLUSH)
+        servers = [server for server in (self._server, self._probes) if server is not None]
+        await asyncio.gather(*(server.stop(_FLUSH) for server in servers))
         log.info("stopped")
 
     async def run(self) -> None:

@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from .. import probes
 from ..bundle import MAX_BYTES, PROTOCOL
 from ..errors import SynthesisError, Unauthenticated
 from ..exposition import HOST
@@ -46,6 +47,8 @@ class Options(Endpoint):
 
     metrics_port: int | None = None
     metrics_host: str = HOST
+    health_port: int | None = None
+    """For probes, in plaintext."""
     max_bundles: int = 2
     max_bundle_bytes: int = MAX_BYTES
     drain_seconds: float = 30
@@ -194,6 +197,9 @@ class Agent:
             server = self._server()
             await self._set_health()
             await server.start()
+            probed = None
+            if self._options.health_port:
+                probed = await probes.listen(self._health, self._options.host, self._options.health_port)
             try:
                 if await self._unless_stopped(self._engine.start()):
                     self._announce()
@@ -202,6 +208,8 @@ class Agent:
             finally:
                 await server.stop(1)
                 await self._engine.close()
+                if probed is not None:
+                    await probed.stop(None)
 
     def _server(self) -> grpc.aio.Server:
         keys = self._options.key_file()

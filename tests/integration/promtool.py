@@ -1,49 +1,45 @@
-"""promtool, from the path or from Debian's package `prometheus`, of which only that one program is kept, beside this Python."""
+"""promtool, from the path or from Debian's package `prometheus`, of which only that one program is kept."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-KEPT = Path(sys.prefix) / "bin/promtool"
+import yaml
 
+from . import fetched
+from .fetched import Missing
 
-class Missing(Exception):
-    """There is none, and none can be fetched."""
+__all__ = ("Missing", "find", "run_tests")
 
 
 def find() -> Path:
     """Raises Missing with the reason."""
-    found = shutil.which("promtool") or (KEPT if KEPT.exists() else None)
-    return Path(found) if found else _fetch()
+    return fetched.find("promtool", _fetch)
 
 
-def _fetch() -> Path:
+def run_tests(tool: Path, tests: list[dict[str, Any]], rules: Path | None = None) -> None:
+    """Run unit tests of promtool, which may use expressions that are in no rule."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "test.yml"
+        files = [str(rules.resolve())] if rules else []
+        file.write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": "15s", "tests": tests}))
+        done = subprocess.run([tool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _fetch(folder: Path) -> Path:
     for program in ("apt-get", "dpkg"):
         if shutil.which(program) is None:
             raise Missing(f"no promtool on the path, and no {program} to fetch it with")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for part in ("lists/partial", "archives/partial"):
-            (folder / part).mkdir(parents=True)
-        # Lists and cache of its own, so that it needs no rights and changes nothing of the system's.
-        own = ("-qq", "-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}")
-        _run(folder, "apt-get", *own, "update")
-        _run(folder, "apt-get", *own, "download", "prometheus")
-        _run(folder, "dpkg", "-x", str(next(folder.glob("prometheus_*.deb"))), "unpacked")
-        mine = KEPT.with_name(f"promtool.{os.getpid()}")  # two runs of the tests may fetch it at a time
-        shutil.move(folder / "unpacked/usr/bin/promtool", mine)
-        mine.rename(KEPT)
-    return KEPT
-
-
-def _run(folder: Path, *command: str) -> None:
-    try:
-        subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=120)
-    except (subprocess.SubprocessError, OSError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        raise Missing(f"promtool cannot be fetched: {reason.strip().splitlines()[-1]}") from error
+    for part in ("lists/partial", "archives/partial"):
+        (folder / part).mkdir(parents=True)
+    # Lists and cache of its own, so that it needs no rights and changes nothing of the system's.
+    own = ("-qq", "-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}")
+    fetched.run(folder, "apt-get", *own, "update")
+    fetched.run(folder, "apt-get", *own, "download", "prometheus")
+    fetched.run(folder, "dpkg", "-x", str(next(folder.glob("prometheus_*.deb"))), "unpacked")
+    return folder / "unpacked/usr/bin/promtool"

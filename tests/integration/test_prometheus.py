@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def test_every_alert_is_seen_to_fire_and_to_stay_silent_and_says_what_to_do(name
     assert ALERTS[name]["annotations"]["summary"]
     assert ALERTS[name]["annotations"]["runbook"].endswith(".")
     assert ALERTS[name]["labels"]["severity"] in ("page", "ticket")
+
+
+def test_promtool_accepts_every_expression_of_the_dashboard(tool: Path, tmp_path: Path) -> None:
+    board = json.loads((ROOT / "deploy/grafana/dashboards/robust-synthesis.json").read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    assert len(expressions) > 20
+    for variable, value in {"$namespace": ".*", "$__rate_interval": "1m"}.items():
+        assert any(variable in expression for expression in expressions)
+        expressions = [expression.replace(variable, value) for expression in expressions]
+    assert not any("$" in expression for expression in expressions)
+    rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    file = tmp_path / "panels.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run([tool, "check", "rules", file], capture_output=True, text=True, check=False)
+    assert (done.returncode, f"{len(expressions)} rules found" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_rules_use_only_metrics_that_are_documented_or_recorded() -> None:
