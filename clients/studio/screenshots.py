@@ -1,8 +1,9 @@
 """Screenshots of every screen of a studio, for the README: `make screenshots`.
 
-    python clients/studio/screenshots.py [--out docs/studio] [--model NAME] [URL]
+    python clients/studio/screenshots.py [--out docs/studio] [--model NAME] [--all] [URL]
 
 Without a URL a studio is started over a gateway of its own. Needs Chromium and the `dev` extra.
+`--all` takes further ones, to look at.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def photo() -> dict[str, Any]:
 class Visitor:
     """Shows a screen, does something on it, and takes its picture."""
 
-    def __init__(self, page: Page, url: str, out: Path) -> None:
-        self.page, self.url, self.out = page, url, out
+    def __init__(self, page: Page, out: Path, *, further: bool) -> None:
+        self.page, self.out, self.further = page, out, further
 
     def until(self, condition: str) -> None:
         end = time.monotonic() + SECONDS
@@ -88,6 +89,11 @@ class Visitor:
     def colour(self, name: str) -> None:
         self.page.get_by_role("radio", name=name, exact=True).check()
 
+    def look(self, name: str, **how: Any) -> None:
+        """A screenshot that the README does not need."""
+        if self.further:
+            self.shoot(name, **how)
+
     def shoot(self, name: str, *, theme: str = "light", size: tuple[int, int] = LAPTOP) -> None:
         self.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
@@ -102,13 +108,14 @@ class Visitor:
 
 def paint(visitor: Visitor) -> None:
     visitor.show("paint")
-    visitor.shoot("empty")
+    visitor.look("empty")
     visitor.open()
     visitor.page.get_by_role("radio", name="Feature", exact=True).check()
-    visitor.page.locator(".row.pictured input").nth(3).check()
-    visitor.result(lambda: visitor.stroke((0.2, 0.18), (0.55, 0.12), (0.8, 0.2)))
+    visitor.page.get_by_placeholder("Search").first.fill("frog")
+    visitor.page.locator(".row.pictured:visible input").first.check()
+    visitor.result(lambda: visitor.stroke((0.15, 0.2), (0.5, 0.1), (0.9, 0.2)))
     visitor.shoot("paint")
-    visitor.shoot("paint-tablet", size=TABLET)
+    visitor.look("paint-tablet", size=TABLET)
     visitor.shoot("paint-phone", size=PHONE)
     visitor.page.get_by_role("radio", name="Class", exact=True).check()
     visitor.choose("dog", "golden retriever")
@@ -137,7 +144,7 @@ def sketch(visitor: Visitor) -> None:
         visitor.stroke(*points)
         visitor.page.wait_for_timeout(200)
     visitor.choose("ship", "container ship", "pirate")
-    visitor.shoot("sketch-drawn")
+    visitor.look("sketch-drawn")
     visitor.result(lambda: visitor.press("Make it a picture"))
     visitor.shoot("sketch")
 
@@ -147,7 +154,7 @@ def inpaint(visitor: Visitor) -> None:
     visitor.open()
     visitor.page.get_by_role("radio", name="Box", exact=True).check()
     visitor.stroke((0.5, 0.3), (0.85, 0.62))
-    visitor.shoot("inpaint-marked")
+    visitor.look("inpaint-marked")
     visitor.choose("cat", "tabby")
     visitor.result(lambda: visitor.press("Fill it"))
     visitor.shoot("inpaint")
@@ -167,21 +174,28 @@ def generate(visitor: Visitor) -> None:
     visitor.page.get_by_label("How many").fill("6")
     visitor.press("Generate")
     visitor.page.wait_for_timeout(600)
-    visitor.shoot("generate-running")
+    visitor.look("generate-running")
     visitor.until("document.querySelectorAll('.tile button:disabled').length === 0")
     visitor.shoot("generate")
-    visitor.shoot("generate-phone", size=PHONE)
+    visitor.look("generate-phone", size=PHONE)
 
 
 def inside(visitor: Visitor) -> None:
+    """With the classifier that is shown, where it has a twin, or else another."""
     visitor.show("inside")
     visitor.open()
+    models = visitor.page.locator("#model-select option").all()
+    for name in [str(model.get_attribute("value")) for model in models]:
+        if visitor.page.get_by_role("button", name="Compare", exact=True).is_enabled():
+            break
+        visitor.page.get_by_label("Classifier").select_option(name)
+        visitor.page.wait_for_timeout(1000)
     visitor.choose("dog", "golden retriever")
     visitor.press("Compare")
     visitor.until("document.querySelectorAll('.side .results button:not(:disabled)').length >= 6")
     visitor.page.wait_for_timeout(700)
     visitor.shoot("inside")
-    visitor.shoot("inside-dark", theme="dark")
+    visitor.look("inside-dark", theme="dark")
 
 
 @contextlib.contextmanager
@@ -200,6 +214,7 @@ def main() -> None:
     parser.add_argument("url", nargs="?", help="of a studio that runs")
     parser.add_argument("--out", type=Path, default=Path("docs/studio"))
     parser.add_argument("--model", help="the classifier to show")
+    parser.add_argument("--all", action="store_true", help="further ones, to look at")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with address(options.url) as url, sync_playwright() as playwright:
@@ -208,7 +223,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page(viewport={"width": LAPTOP[0], "height": LAPTOP[1]})
         page.goto(url)
-        visitor = Visitor(page, url, options.out)
+        visitor = Visitor(page, options.out, further=options.all)
         visitor.until("Boolean(globalThis.studio?.model)")
         if options.model:
             page.get_by_label("Classifier").select_option(options.model)

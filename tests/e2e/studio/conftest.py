@@ -132,9 +132,12 @@ class Desk:
 
     def until(self, condition: str) -> None:
         """Wait for what JavaScript says; the page's policy does not let playwright's own way of asking in."""
+        self.wait(lambda: bool(self.page.evaluate(condition)), condition)
+
+    def wait(self, condition: Callable[[], bool], what: str = "what was waited for") -> None:
         end = time.monotonic() + PATIENCE / 1000
-        while not self.page.evaluate(condition):
-            assert time.monotonic() < end, f"never came true: {condition}"
+        while not condition():
+            assert time.monotonic() < end, f"never came true: {what}"
             self.page.wait_for_timeout(20)
 
     def open(self, photo: Image.Image | bytes, name: str = "photo.png") -> None:

@@ -56,7 +56,7 @@ def test_the_page_reconnects_and_goes_on_after_the_gateway_was_restarted(
     desk.show("paint")
     desk.opened(photo)
     desk.page.get_by_role("radio", name="Class", exact=True).check()
-    desk.choose("waves")
+    desk.choose("stripes")
     desk.result(lambda: desk.stroke((0.2, 0.25), (0.8, 0.25)))
     painted = levels(desk.present())
     service.stop()
@@ -80,9 +80,12 @@ def test_closing_the_page_cancels_its_jobs(desk: Desk, photo: Image.Image, servi
     desk.page.get_by_label("Steps").fill("10000")
     desk.page.get_by_label("How many").fill("4")
     desk.press("Generate")
-    wait(lambda: len(service.in_flight.tickets) == 4)
+    desk.wait(lambda: len(service.in_flight.tickets) == 4)
     desk.page.close()
-    wait(lambda: not service.in_flight.tickets)
+    end = time.monotonic() + 10
+    while service.in_flight.tickets:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_stop_cancels_what_is_under_way_and_the_picture_stays(desk: Desk, photo: Image.Image, service: Service) -> None:
@@ -95,14 +98,6 @@ def test_stop_cancels_what_is_under_way_and_the_picture_stays(desk: Desk, photo:
     desk.press("Translate")
     desk.page.get_by_text(" of 10000").wait_for()
     desk.press("Stop")
-    wait(lambda: not service.in_flight.tickets)
+    desk.wait(lambda: not service.in_flight.tickets)
     desk.page.get_by_role("button", name="Translate", exact=True).wait_for()
     assert (desk.shown() == before).all()
-
-
-def wait(condition: object, seconds: float = 10) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)

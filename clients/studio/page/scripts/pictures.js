@@ -78,12 +78,14 @@ export class Pictures extends EventTarget {
   }
 }
 
-/** Euclidean distance of two pictures of one size, in pixel values of [0, 1]. */
-export function distance(one, other) {
+/** Euclidean distance of two pictures of one size, in pixel values of [0, 1]; of those that a mask has, where one is given. */
+export function distance(one, other, mask = null) {
   const [a, b] = [pixels(one), pixels(other)];
   if (a.length !== b.length) return null;
   let sum = 0;
-  for (let i = 0; i < a.length; i += 1) if (i % 4 !== 3) sum += (a[i] - b[i]) ** 2;
+  for (let i = 0; i < a.length; i += 1) {
+    if (i % 4 !== 3 && (!mask || mask.values[i >> 2])) sum += (a[i] - b[i]) ** 2;
+  }
   return Math.sqrt(sum) / 255;
 }
 

@@ -15,7 +15,7 @@ const PACE = 160;
 /** Share of the picture that the card's epsilon is for. */
 const SHARE = 1 / 8;
 /** How often a stroke's steps, in a straight line, would reach the ball's edge. */
-const REACH = 2;
+const REACH = 1.5;
 
 class Stroke {
   constructor(brush, mask, steps) {
@@ -173,15 +173,14 @@ export class Paint extends Screen {
   /** As many steps as fit into the pace. */
   async #edit(stroke) {
     const { studio } = this;
-    const radius = this.#radius(stroke.mask);
-    const used = distance(stroke.start.bitmap, stroke.bitmap);
-    if (radius - used < 0.02 * radius) {
+    const steps = Math.max(1, Math.min(stroke.left, Math.round(PACE / this.#millisecondsPerStep)));
+    const wet = stroke.mask.wet(stroke.steps);
+    const [radius, depth, room] = this.#room(stroke, wet);
+    if (room < 0.02 * depth) {
       stroke.full = true;
       return;
     }
-    const steps = Math.max(1, Math.min(stroke.left, Math.round(PACE / this.#millisecondsPerStep)));
-    const wet = stroke.mask.wet(stroke.steps);
-    const task = this.#task(stroke, steps, this.#radius(wet), radius - used);
+    const task = this.#task(stroke, steps, depth, room);
     const mask = await wet.file();
     const under = stroke.bitmap;
     const compose = (bitmap) => (task.hard_mask ? within(stroke.mask, bitmap, under) : bitmap);
@@ -197,6 +196,14 @@ export class Paint extends Screen {
     stroke.edits.push({ report, mask });
     stroke.frames.push(stroke.blob);
     if (!stroke.over) this.#show(stroke, report.pictures[0].losses, radius);
+  }
+
+  /** Radius of the stroke's ball, that of its wet part, and how far that part may still go: what is dry has used some of the ball. */
+  #room({ mask, start, bitmap }, wet) {
+    const [radius, depth] = [this.#radius(mask), this.#radius(wet)];
+    const [used, here] = [distance(start.bitmap, bitmap), distance(start.bitmap, bitmap, wet)];
+    const left = Math.sqrt(Math.max(0, radius ** 2 - used ** 2 + here ** 2));
+    return [radius, depth, Math.min(depth, left) - here];
   }
 
   /** Of an edit whose own depth is that of a ball of `radius`, and which may go `epsilon` far. */
