@@ -35,7 +35,9 @@ from .watch import Watch
 log = logging.getLogger(__name__)
 MOST_FRAMES = 200
 """Of an animation."""
-MOST_ENLARGED = 1024
+MOST_PIXELS = 512**2
+"""Of each of them."""
+MOST_ENLARGED = 512
 """Side that an animation is enlarged to, at most."""
 OPTIONS = ("size", "fit", "paste_back")
 
@@ -150,7 +152,7 @@ class Visitor:
         side = min(max(int(head["enlarge"]), 1), MOST_ENLARGED)
 
         def draw() -> bytes:
-            frames = [imaging.decode(file) for file in files]
+            frames = [imaging.decode(file, field="frames", max_pixels=MOST_PIXELS) for file in files]
             return imaging.animated(frames, str(head["format"]), at_least=side)
 
         await tell("animation", [await asyncio.to_thread(draw)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import urllib.error
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from google.rpc import code_pb2
+from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -169,6 +171,32 @@ def test_a_visitor_has_so_many_orders_at_a_time(studio: str, gateway: FakeGatewa
         with socket(studio), socket(studio) as third, pytest.raises(ConnectionClosed) as closed:
             hear(third, "never")
         assert "2 pages" in str(closed.value)
+
+
+def test_behind_a_proxy_on_this_machine_a_visitor_is_who_the_proxy_says(gateway: FakeGateway) -> None:
+    with serving(gateway.target, visits=Visits(pages=1)) as url, contextlib.ExitStack() as stack:
+
+        def visit(address: str) -> ClientConnection:
+            headers = {"x-forwarded-for": address}
+            at = url.replace("http", "ws") + "/orders"
+            return stack.enter_context(connect(at, origin=Origin(url), additional_headers=headers))
+
+        for address in ("192.0.2.1", "192.0.2.2"):
+            hear(visit(address), "gateway")
+        with pytest.raises(ConnectionClosed):
+            hear(visit("192.0.2.1"), "gateway")
+
+
+def test_frames_that_are_no_frames_are_not_drawn(studio: str) -> None:
+    large = imaging.encode(Image.new("RGB", (4000, 4000)))
+    with socket(studio) as page:
+        page.send(pack({"id": 1, "do": "animate", "format": "gif", "enlarge": 64}, [PNG, large]))
+        assert hear(page, "failed")[0]["field"] == "frames"
+        page.send(pack({"id": 2, "do": "animate", "format": "gif", "enlarge": 64}, [PNG] * 201))
+        assert hear(page, "failed")[0]["message"] == "are 201; give at most 200."
+        page.send(pack({"id": 3, "do": "animate", "format": "gif", "enlarge": 64}, [PNG, PNG]))
+        _, (file,) = hear(page, "animation")
+        assert Image.open(io.BytesIO(file)).size == (64, 64)
 
 
 def test_leaving_cancels_what_is_under_way(studio: str, gateway: FakeGateway) -> None:

@@ -6,7 +6,10 @@ import base64
 import contextlib
 import dataclasses
 import io
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +79,7 @@ class Service:
         self._stack.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A robust and a standard classifier of 16 pixels, alike, and one with a class of a long name."""
     directory = tmp_path_factory.mktemp("models")
@@ -86,7 +89,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(models: Path) -> Iterator[Service]:
     service = Service(models)
     service.start()
@@ -94,15 +97,16 @@ def service(models: Path) -> Iterator[Service]:
     service.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def studio(service: Service) -> Iterator[str]:
     """Its address."""
     with serving_studio(service.target) as url:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
+    """It has to be gone before other tests: playwright keeps an event loop running in their thread."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
@@ -178,6 +182,29 @@ class Desk:
                 "reader.readAsDataURL(studio.pictures.present.blob); })"
             )
         )
+
+    def made_again(self, button: str, folder: Path) -> Levels:
+        """What the text that a button copies makes, run in a folder."""
+        self.page.evaluate("navigator.clipboard.writeText('')")
+        self.press(button)
+        self.until("navigator.clipboard.readText().then(Boolean)")
+        script = folder / "script"
+        script.write_text(self.page.evaluate("navigator.clipboard.readText()"))
+        program = ["bash", "-e"] if "command" in button else [sys.executable]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            [*program, str(script)],
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        result = folder / "result.png"
+        made = levels(result.read_bytes())
+        result.unlink()
+        return made
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a point of the picture is on the page, in shares of its side."""

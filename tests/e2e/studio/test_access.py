@@ -16,7 +16,7 @@ SCREENS = ("paint", "sketch", "inpaint", "translate", "super-resolve", "generate
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The program that looks for barriers."""
     if shutil.which("npm") is None:

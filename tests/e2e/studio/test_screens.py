@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from robust_synthesis.testing import SIZE
@@ -61,7 +63,10 @@ def test_in_painting_fills_the_box_and_keeps_the_rest(desk: Desk, photo: Image.I
     assert changed.sum() == changed[4:12, 4:8].sum()
 
 
-def test_in_painting_gives_the_whole_photo_back(desk: Desk, photo: Image.Image) -> None:
+@pytest.mark.usefixtures("library")
+def test_in_painting_gives_the_whole_photo_back_and_its_command_makes_it_again(
+    desk: Desk, photo: Image.Image, tmp_path: Path
+) -> None:
     desk.show("inpaint")
     desk.opened(photo)
     desk.page.get_by_role("radio", name="Box").check()
@@ -72,6 +77,8 @@ def test_in_painting_gives_the_whole_photo_back(desk: Desk, photo: Image.Image) 
     assert after.shape == (48, 64, 3)
     assert (after[:, :8] == np.asarray(photo)[:, :8]).all()  # beside the square that the classifier saw
     assert (after[16:32, 24:40] != np.asarray(photo)[16:32, 24:40]).any()
+    photo.save(tmp_path / "photo.png")  # the visitor has it, by the name that the command uses
+    assert (desk.made_again("Copy as command", tmp_path) == after).all()
 
 
 def test_translation_makes_the_other_class_likelier(desk: Desk, photo: Image.Image) -> None:
@@ -97,7 +104,10 @@ def test_super_resolution_shows_what_goes_in_and_enlarges_it(desk: Desk, photo: 
     assert desk.page.evaluate("studio.pictures.present.report.parameters.factor") == 2
 
 
-def test_generation_shows_several_seeds_which_can_be_worked_on(desk: Desk) -> None:
+@pytest.mark.usefixtures("library")
+def test_generation_shows_several_seeds_each_of_which_can_be_made_again_and_worked_on(
+    desk: Desk, tmp_path: Path
+) -> None:
     desk.show("generate")
     desk.choose("waves")
     desk.page.get_by_text("Advanced").click()
@@ -112,7 +122,10 @@ def test_generation_shows_several_seeds_which_can_be_worked_on(desk: Desk) -> No
     ]
     assert [tile.shape for tile in tiles] == [(SIZE, SIZE, 3)] * 3
     assert (tiles[0] != tiles[1]).any()
-    desk.page.get_by_role("button", name="Work on it").nth(1).click()
+    for other in (0, 2):  # so that there is one button of each name
+        desk.page.evaluate(f"document.querySelectorAll('.tile')[{other}].hidden = true")
+    assert (desk.made_again("Copy as command", tmp_path) == tiles[1]).all()
+    desk.page.get_by_role("button", name="Work on it").click()
     desk.until("Boolean(studio.pictures.present)")
     assert desk.page.evaluate("location.hash") == "#paint"
     assert (levels(desk.present()) == tiles[1]).all()

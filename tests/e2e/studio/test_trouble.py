@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from typing import Any
 
 from PIL import Image
+
+from robust_synthesis.studio.running import serving
 
 from .conftest import Desk, Service, levels
 
@@ -72,6 +76,22 @@ def test_the_page_reconnects_and_goes_on_after_the_gateway_was_restarted(
     assert (again[:6] == painted[:6]).all()  # what was painted before is still there
     assert (again[10:14] != painted[10:14]).any()
     desk.errors.clear()  # the browser may log that models could not be asked for
+
+
+def test_the_page_goes_on_after_the_studio_itself_was_restarted(
+    browser: Any, photo: Image.Image, service: Service
+) -> None:
+    with contextlib.ExitStack() as first:
+        url = first.enter_context(serving(service.target))
+        desk = Desk(browser.new_page(), url)
+        desk.show("translate")
+        desk.opened(photo)
+        desk.choose("stripes")
+    desk.page.get_by_text("Reconnecting…").wait_for()
+    desk.press("Translate")
+    with serving(service.target, listen=url.removeprefix("http://")):
+        desk.until("Boolean(studio.pictures.present.report)")
+    desk.page.close()
 
 
 def test_closing_the_page_cancels_its_jobs(desk: Desk, photo: Image.Image, service: Service) -> None:
