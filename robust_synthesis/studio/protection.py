@@ -120,7 +120,9 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                found = MutableHeaders(scope=message)
+                found.update(HEADERS)
+                found.setdefault("cache-control", "no-cache")  # else a browser mixes files of two versions
             await send(message)
 
         if known:

@@ -41,6 +41,7 @@ FLAGS = (
 )
 PATIENCE = 10_000
 """Milliseconds that a test waits for something to appear."""
+LONG = "a horse, whose name is longer than anybody would expect of a class, even in ImageNet"
 
 Levels = NDArray[np.int16]
 
@@ -81,11 +82,12 @@ class Service:
 
 @pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A robust and a standard classifier of 16 pixels, alike, and one with a class of a long name."""
+    """A robust and a standard classifier of 16 pixels, alike, and one of two classes."""
     directory = tmp_path_factory.mktemp("models")
     tiny_model_folder(directory / "tiny", tiny_card("tiny"))
     standard = dataclasses.replace(tiny_card("tiny-standard"), role="standard")
     tiny_model_folder(directory / "tiny-standard", standard, seed=1)
+    tiny_model_folder(directory / "two", tiny_card("two", classes=(LONG, "zebra")))
     return directory
 
 

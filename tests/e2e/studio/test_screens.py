@@ -11,7 +11,7 @@ from PIL import Image
 
 from robust_synthesis.testing import SIZE
 
-from .conftest import Desk, decoded, levels
+from .conftest import LONG, Desk, decoded, levels
 
 
 def test_a_sketch_becomes_a_picture_and_is_sketched_on(desk: Desk) -> None:
@@ -91,6 +91,22 @@ def test_translation_makes_the_other_class_likelier(desk: Desk, photo: Image.Ima
     picture = desk.page.evaluate("studio.pictures.present.report.pictures[0]")
     assert picture["target"] == "stripes"
     assert picture["probability_after"] > picture["probability_before"]
+
+
+def test_with_two_classes_translation_turns_one_into_the_other(desk: Desk, photo: Image.Image) -> None:
+    desk.show("translate")
+    desk.opened(photo)
+    desk.page.evaluate("globalThis.before = studio.pictures.present")
+    desk.page.get_by_label("Classifier").select_option("two")
+    desk.until("studio.pictures.present !== before")  # as the other classifier sees it
+    desk.page.get_by_text("Advanced").click()
+    desk.page.get_by_label("Steps").fill("3")
+    seen = desk.page.locator(".bars-name").first
+    seen.filter(has_text="e").wait_for()
+    desk.until("document.querySelectorAll('.bars-row').length === 2")
+    predicted = seen.inner_text()
+    desk.result(lambda: desk.press("Translate"))
+    assert {predicted, desk.page.evaluate("studio.pictures.present.report.pictures[0].target")} == {LONG, "zebra"}
 
 
 def test_super_resolution_shows_what_goes_in_and_enlarges_it(desk: Desk, photo: Image.Image) -> None:

@@ -3,14 +3,19 @@
 import { fresh, h } from "./dom.js";
 import { Segments } from "./fields.js";
 
-const FILTERED = 12;
 /** More than so many have a field to search them. */
+const FILTERED = 12;
 
 /** One of a list that is searched and scrolled; `items` are { value, text, group, picture? }. */
 class List {
   constructor(label, onchange) {
     this.name = fresh("list");
-    this.filter = h("input", { type: "search", class: "list-filter", placeholder: "Search", "aria-label": `Search: ${label}` });
+    this.filter = h("input", {
+      type: "search",
+      class: "list-filter",
+      placeholder: "Search",
+      "aria-label": `Search: ${label}`,
+    });
     this.items = h("div", { class: "list", role: "radiogroup", "aria-label": label });
     this.none = h("p", { class: "list-none", hidden: true }, "Nothing of that name.");
     this.element = h("div", { class: "chooser" }, this.filter, this.items, this.none);
@@ -71,7 +76,13 @@ export class ClassChooser {
     });
     this.error = h("p", { class: "field-error", role: "alert", hidden: true });
     this.control = this.list.items;
-    this.element = h("div", { class: "field" }, h("div", { class: "field-head" }, h("span", {}, label)), this.list.element, this.error);
+    this.element = h(
+      "div",
+      { class: "field" },
+      h("div", { class: "field-head" }, h("span", {}, label)),
+      this.list.element,
+      this.error,
+    );
   }
 
   set model(model) {
@@ -100,12 +111,19 @@ export class BrushChooser {
   constructor({ onchange, units }) {
     this.name = "unit";
     this.units = units;
-    this.kinds = new Segments("Paint with", [["unit", "Feature"], ["class", "Class"]], {
-      onchange: () => {
-        this.#show();
-        onchange?.();
+    this.kinds = new Segments(
+      "Paint with",
+      [
+        ["unit", "Feature"],
+        ["class", "Class"],
+      ],
+      {
+        onchange: () => {
+          this.#show();
+          onchange?.();
+        },
       },
-    });
+    );
     this.features = new List("Feature", () => this.#changed(onchange));
     this.classes = new List("Class", () => this.#changed(onchange));
     this.error = h("p", { class: "field-error", role: "alert", hidden: true });
@@ -130,7 +148,12 @@ export class BrushChooser {
     try {
       const units = await this.units(model);
       this.features.fill(
-        units.map(({ unit, name, class: group, picture }) => ({ value: unit, text: name || `${group} ${unit}`, group, picture })),
+        units.map(({ unit, name, class: group, picture }) => ({
+          value: unit,
+          text: name || `${group} ${unit}`,
+          group,
+          picture,
+        })),
       );
     } catch (failure) {
       this.fail(failure.message);

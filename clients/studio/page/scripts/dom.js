@@ -37,9 +37,12 @@ export function throttled(milliseconds, call) {
   return (...given) => {
     clearTimeout(timer);
     const wait = next - performance.now();
-    timer = setTimeout(() => {
-      next = performance.now() + milliseconds;
-      call(...given);
-    }, Math.max(0, wait));
+    timer = setTimeout(
+      () => {
+        next = performance.now() + milliseconds;
+        call(...given);
+      },
+      Math.max(0, wait),
+    );
   };
 }

@@ -1,6 +1,7 @@
 // The large picture: shows it, what is drawn over it, and tells where pointers and keys draw.
 //
-// Points are shares of the side, from 0 to 1. A screen gives `tool`: { cursor: radius as a share, start(point), move(point), end() }.
+// Points are shares of the side, from 0 to 1. A screen gives `tool`: { cursor(): the brush's radius as a share,
+// start(point), move(point), end() }.
 
 import { h } from "./dom.js";
 
@@ -17,7 +18,13 @@ export class Easel {
     this.base = h("canvas", { class: "easel-base", width: 1, height: 1 });
     this.layer = h("canvas", { class: "easel-layer", width: 1, height: 1 });
     this.cursor = h("div", { class: "easel-cursor", hidden: true });
-    this.surface = h("div", { class: "easel-surface", tabindex: "0", role: "application" }, this.base, this.layer, this.cursor);
+    this.surface = h(
+      "div",
+      { class: "easel-surface", tabindex: "0", role: "application" },
+      this.base,
+      this.layer,
+      this.cursor,
+    );
     this.empty = h("div", { class: "easel-empty" });
     this.element = h("div", { class: "easel" }, this.surface, this.empty);
     this.tool = null;

@@ -150,10 +150,17 @@ export class Advanced {
   constructor({ seed = true } = {}) {
     this.fields = [
       new NumberField("steps", "Steps", { step: "1" }),
-      new NumberField("epsilon", "Epsilon", { note: "Radius of the ball around the start, in pixel values of 0 to 1." }),
+      new NumberField("epsilon", "Epsilon", {
+        note: "Radius of the ball around the start, in pixel values of 0 to 1.",
+      }),
       new NumberField("step_size", "Step size"),
       new Select("norm", "Norm", {
-        options: [["", "the card's"], ["l2", "L2"], ["linf", "L-inf"], ["none", "no ball"]],
+        options: [
+          ["", "the card's"],
+          ["l2", "L2"],
+          ["linf", "L-inf"],
+          ["none", "no ball"],
+        ],
       }),
     ];
     if (seed) this.fields.push(new NumberField("seed", "Seed", { step: "1", note: "Empty: another one each time." }));
@@ -165,7 +172,12 @@ export class Advanced {
       "details",
       { class: "advanced" },
       h("summary", {}, "Advanced"),
-      h("div", { class: "fields" }, this.fields.map((field) => field.element), this.exact.element),
+      h(
+        "div",
+        { class: "fields" },
+        this.fields.map((field) => field.element),
+        this.exact.element,
+      ),
     );
   }
 

@@ -13,7 +13,11 @@ export class Inside {
     this.link = link;
     this.bars = h("ol", { class: "bars", "aria-label": "Class probabilities" });
     this.line = svg("polyline", { class: "curve-line", points: "" });
-    this.curve = svg("svg", { class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" }, this.line);
+    this.curve = svg(
+      "svg",
+      { class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
+      this.line,
+    );
     this.loss = h("output", { class: "field-value" });
     this.meter = h("meter", { min: 0, max: 1, value: 0, "aria-label": "Distance used of the ball" });
     this.used = h("output", { class: "field-value" });
@@ -72,7 +76,9 @@ export class Inside {
     }
     this.#asking = {};
     try {
-      const { classes } = await this.link.order({ do: "classify", model: model.name, fit: "crop" }, [blob], { once: true });
+      const { classes } = await this.link.order({ do: "classify", model: model.name, fit: "crop" }, [blob], {
+        once: true,
+      });
       this.#show(classes);
     } catch {
       // The bars are of no use to who has other trouble.
@@ -92,7 +98,13 @@ export class Inside {
         bar.style.width = `${100 * probability}%`;
         const text = `${(100 * probability).toFixed(probability < 0.1 ? 1 : 0)} %`;
         const marked = name === this.#target ? "bars-row target" : "bars-row";
-        return h("li", { class: marked }, h("span", { class: "bars-name", title: name }, name), h("span", { class: "bars-track" }, bar), h("span", { class: "bars-value" }, text));
+        return h(
+          "li",
+          { class: marked },
+          h("span", { class: "bars-name", title: name }, name),
+          h("span", { class: "bars-track" }, bar),
+          h("span", { class: "bars-value" }, text),
+        );
       }),
     );
   }
@@ -108,7 +120,9 @@ export class Inside {
       return `${x.toFixed(1)},${y.toFixed(1)}`;
     });
     this.line.setAttribute("points", points.join(" "));
-    const [first, last] = [losses[0], losses.at(-1)].map((loss) => (Math.abs(loss) < 0.1 ? loss.toPrecision(2) : loss.toFixed(2)));
+    const [first, last] = [losses[0], losses.at(-1)].map((loss) =>
+      Math.abs(loss) < 0.1 ? loss.toPrecision(2) : loss.toFixed(2),
+    );
     this.loss.textContent = `${first} → ${last}`;
     this.curve.setAttribute("aria-label", `Loss over ${losses.length - 1} steps, from ${first} to ${last}`);
   }

@@ -35,6 +35,7 @@ export class Link extends EventTarget {
   #last = 0;
   #failures = 0;
   #timer = 0;
+  #posting = Promise.resolve();
 
   state = "connecting";
   why = "";
@@ -75,11 +76,11 @@ export class Link extends EventTarget {
   // Messages leave in the order in which they were posted, however long their files take to be read.
   #post(head, files) {
     const message = packed(head, files);
-    this.posting = (this.posting ?? Promise.resolve()).then(async () => {
+    this.#posting = this.#posting.then(async () => {
       const blob = await message;
       if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(blob);
     });
-    return this.posting;
+    return this.#posting;
   }
 
   #take(head, blobs) {

@@ -26,9 +26,13 @@ function show() {
   screen?.leave();
   screen = next;
   const { id, title } = screen.constructor;
-  at("stage").replaceChildren(screen.stage, studio.chooser, studio.toast);
+  at("stage").replaceChildren(studio.lost, screen.stage, studio.chooser, studio.toast);
   if (screen.pictured) screen.stage.prepend(studio.tools, studio.failure);
-  at("controls").replaceChildren(h("h2", { class: "screen-title" }, title), h("p", { class: "screen-hint" }, screen.constructor.hint), screen.panel);
+  at("controls").replaceChildren(
+    h("h2", { class: "screen-title" }, title),
+    h("p", { class: "screen-hint" }, screen.constructor.hint),
+    screen.panel,
+  );
   at("inside").replaceChildren(studio.inside.element);
   at("inside").hidden = screen.alone;
   for (const link of at("screens").children) {
@@ -43,17 +47,28 @@ function show() {
 }
 
 function furnish() {
-  at("screens").append(...SCREENS.map(({ id, name, picture }) => h("a", { href: `#${id}` }, icon(picture), h("span", {}, name))));
+  at("screens").append(
+    ...SCREENS.map(({ id, name, picture }) => h("a", { href: `#${id}` }, icon(picture), h("span", {}, name))),
+  );
   const select = h("select", { id: "model-select", onchange: () => studio.useModel(select.value) });
   at("model").append(h("label", { htmlFor: "model-select" }, "Classifier"), select);
   studio.addEventListener("model", () => {
     select.replaceChildren(
       ...studio.models.map(({ name, role, size, classes }) =>
-        h("option", { value: name }, `${name} · ${size} px · ${classes.length} classes${role === "robust" ? "" : ` · ${role}`}`)),
+        h(
+          "option",
+          { value: name },
+          `${name} · ${size} px · ${classes.length} classes${role === "robust" ? "" : ` · ${role}`}`,
+        ),
+      ),
     );
     select.value = studio.model.name;
   });
-  const theme = h("button", { type: "button", class: "quiet", onclick: () => use(THEMES[(THEMES.indexOf(chosen()) + 1) % 3]) }, icon("sun"));
+  const theme = h(
+    "button",
+    { type: "button", class: "quiet", onclick: () => use(THEMES[(THEMES.indexOf(chosen()) + 1) % 3]) },
+    icon("sun"),
+  );
   const chosen = () => document.documentElement.dataset.theme ?? "auto";
   const use = (name) => {
     document.documentElement.dataset.theme = name;
@@ -69,7 +84,8 @@ function tell() {
   const { state, why } = studio.link;
   const texts = { up: "Connected", connecting: "Connecting…", lost: "Reconnecting…" };
   at("state").className = `top-state ${state}`;
-  at("state").title = why;
+  studio.lost.textContent = why;
+  studio.lost.hidden = state !== "lost";
   at("state").replaceChildren(h("span", { class: "dot" }), texts[state]);
 }
 
@@ -112,7 +128,12 @@ addEventListener("paste", (event) => {
   if (photo) open(photo);
 });
 addEventListener("keydown", (event) => {
-  if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input[type=number], textarea")) return;
+  if (
+    !(event.ctrlKey || event.metaKey) ||
+    event.key.toLowerCase() !== "z" ||
+    event.target.matches("input[type=number], textarea")
+  )
+    return;
   event.preventDefault();
   if (event.shiftKey) studio.pictures.redo();
   else studio.pictures.undo();

@@ -75,7 +75,11 @@ export class Mask {
 
   /** Draw it over a canvas of the same size. */
   tint(context) {
-    context.putImageData(this.#image((value) => [...TINT, value * 0.5]), 0, 0);
+    context.putImageData(
+      this.#image((value) => [...TINT, value * 0.5]),
+      0,
+      0,
+    );
   }
 
   /** As the opacity of black. */
@@ -85,7 +89,11 @@ export class Mask {
 
   /** As a grey PNG. */
   file() {
-    this.canvas.getContext("2d").putImageData(this.#image((value) => [value, value, value, 255]), 0, 0);
+    this.canvas.getContext("2d").putImageData(
+      this.#image((value) => [value, value, value, 255]),
+      0,
+      0,
+    );
     return file(this.canvas);
   }
 

@@ -1,7 +1,7 @@
 // A result as the commands, or the Python program, that make it again.
 //
-// A recipe is { model, picture, own, edits }: where it starts (a file; `own` is its name where it is the visitor's), and the edits one
-// after the other, each { report, mask }, as the service reports what really ran.
+// A recipe is { model, picture, own, edits }: where it starts (a file; `own` is its name where it is the visitor's), and
+// the edits one after the other, each { report, mask }, as the service reports what really ran.
 
 const HIDDEN = new Set(["box", "paste_back", "fit", "size"]);
 

@@ -19,17 +19,30 @@ export class Results {
   constructor({ link, present, notify, small = false }) {
     Object.assign(this, { link, present, notify });
     const button = (picture, text, title, act) =>
-      h("button", { type: "button", class: "quiet", title, "aria-label": title, onclick: () => this.#do(act) }, icon(picture), small ? "" : h("span", {}, text));
+      h(
+        "button",
+        { type: "button", class: "quiet", title, "aria-label": title, onclick: () => this.#do(act) },
+        icon(picture),
+        small ? "" : h("span", {}, text),
+      );
     this.png = button("download", "PNG", "Download as PNG", (entry) => this.#png(entry));
     this.way = [
       button("film", "GIF", "Download the way there as GIF", (entry) => this.#animation(entry, "gif")),
       !small && button("film", "WebP", "Download the way there as WebP", (entry) => this.#animation(entry, "webp")),
     ].filter(Boolean);
     this.recipe = [
-      button("command", "Command", "Copy as command", async (entry) => this.#copy(await command(entry.recipe), "command")),
+      button("command", "Command", "Copy as command", async (entry) =>
+        this.#copy(await command(entry.recipe), "command"),
+      ),
       button("program", "Python", "Copy as Python", async (entry) => this.#copy(await python(entry.recipe), "program")),
     ];
-    this.element = h("div", { class: "results", role: "group", "aria-label": "Result" }, this.png, ...this.way, ...this.recipe);
+    this.element = h(
+      "div",
+      { class: "results", role: "group", "aria-label": "Result" },
+      this.png,
+      ...this.way,
+      ...this.recipe,
+    );
     this.refresh();
   }
 
@@ -71,7 +84,12 @@ export class Results {
 
   // Where the clipboard is not to be had, as on pages without TLS.
   #offer(text) {
-    const area = h("textarea", { readOnly: true, rows: 12, "aria-label": "How to make the picture again", value: text });
+    const area = h("textarea", {
+      readOnly: true,
+      rows: 12,
+      "aria-label": "How to make the picture again",
+      value: text,
+    });
     const close = h("button", { type: "button", onclick: () => dialog.close() }, "Close");
     const dialog = h("dialog", { class: "copying" }, h("p", {}, "Copy this:"), area, close);
     dialog.addEventListener("close", () => dialog.remove());

@@ -28,7 +28,12 @@ export class Studio extends EventTarget {
     this.model = null;
     this.toast = h("p", { class: "toast", role: "status", hidden: true });
     this.failure = h("p", { class: "failure", role: "alert", hidden: true });
-    this.results = new Results({ link: this.link, present: () => this.pictures.present, notify: (text) => this.notify(text) });
+    this.lost = h("p", { class: "failure lost", role: "status", hidden: true });
+    this.results = new Results({
+      link: this.link,
+      present: () => this.pictures.present,
+      notify: (text) => this.notify(text),
+    });
     this.#furnish();
     this.pictures.addEventListener("change", () => this.#changed());
     this.#changed();
@@ -90,7 +95,10 @@ export class Studio extends EventTarget {
       if (!this.model) throw new Failure({ message: "The gateway has not told its classifiers yet; wait a moment." });
       if (photo && photo.size > this.limits.photo_bytes) {
         const most = Math.floor(this.limits.photo_bytes / 2 ** 20);
-        throw new Failure({ field: "image", message: `has ${Math.ceil(photo.size / 2 ** 20)} MiB; open one of at most ${most}.` });
+        throw new Failure({
+          field: "image",
+          message: `has ${Math.ceil(photo.size / 2 ** 20)} MiB; open one of at most ${most}.`,
+        });
       }
       const { blobs } = await this.link.order({ do: "square", ...this.frame }, photo ? [photo] : []);
       const entry = await Entry.of(new Blob(blobs, { type: "image/png" }));
@@ -181,9 +189,18 @@ export class Studio extends EventTarget {
     this.redo = button("redo", "Redo", () => this.pictures.redo(), { title: "Redo (Ctrl+Shift+Z)" });
     this.before = button("before", "Before", null, { title: "Hold to see the picture before the last change" });
     this.#hold();
-    this.smooth = new Segments("Enlarge", [["crisp", "Crisp"], ["smooth", "Smooth"]], { onchange: (how) => this.#enlarge(how) });
+    this.smooth = new Segments(
+      "Enlarge",
+      [
+        ["crisp", "Crisp"],
+        ["smooth", "Smooth"],
+      ],
+      { onchange: (how) => this.#enlarge(how) },
+    );
     this.#enlarge(localStorage.getItem(SMOOTH) ?? "smooth");
-    this.openButton = button("open", "Open", () => this.chooser.click(), { title: "Open a photo, or drop one anywhere" });
+    this.openButton = button("open", "Open", () => this.chooser.click(), {
+      title: "Open a photo, or drop one anywhere",
+    });
     this.blankButton = button("blank", "Blank", () => this.open(null), { title: "Begin with a flat grey picture" });
     this.tools = h(
       "div",
@@ -200,7 +217,9 @@ export class Studio extends EventTarget {
     this.easel.empty.append(
       h("p", { class: "empty-title" }, "No picture yet"),
       h("p", {}, "Drop a photo here, or paste one."),
-      h("div", { class: "empty-actions" },
+      h(
+        "div",
+        { class: "empty-actions" },
         h("button", { type: "button", class: "primary", onclick: () => this.chooser.click() }, "Open a photo"),
         h("button", { type: "button", onclick: () => this.open(null) }, "Begin blank"),
       ),

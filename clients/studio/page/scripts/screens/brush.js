@@ -64,5 +64,8 @@ export class Brush {
 
 /** Whether what is outside stays as it is, or is only pulled back. */
 export function hardness() {
-  return new Segments("Outside the mask", [["hard", "Keep outside"], ["soft", "Pull outside back"]]);
+  return new Segments("Outside the mask", [
+    ["hard", "Keep outside"],
+    ["soft", "Pull outside back"],
+  ]);
 }

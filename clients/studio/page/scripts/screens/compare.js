@@ -4,7 +4,6 @@ import { h } from "../dom.js";
 import { ClassChooser } from "../choosers.js";
 import { Advanced } from "../fields.js";
 import { Inside } from "../inside.js";
-import { Failure } from "../link.js";
 import { Entry } from "../pictures.js";
 import { Results } from "../results.js";
 import { Screen } from "./screen.js";
@@ -17,10 +16,29 @@ class Side {
     this.studio = studio;
     this.entry = null;
     this.inside = new Inside(studio.link);
-    this.canvas = h("canvas", { class: "pixels", width: 1, height: 1, role: "img", "aria-label": `What ${title} makes of it` });
-    this.results = new Results({ link: studio.link, present: () => this.entry, notify: (text) => studio.notify(text), small: true });
+    this.canvas = h("canvas", {
+      class: "pixels",
+      width: 1,
+      height: 1,
+      role: "img",
+      "aria-label": `What ${title} makes of it`,
+    });
+    this.results = new Results({
+      link: studio.link,
+      present: () => this.entry,
+      notify: (text) => studio.notify(text),
+      small: true,
+    });
     this.name = h("span", { class: "side-name" });
-    this.element = h("section", { class: "side" }, h("h2", {}, title, " ", this.name), h("p", { class: "side-note" }, note), this.canvas, this.results.element, this.inside.element);
+    this.element = h(
+      "section",
+      { class: "side" },
+      h("h2", {}, title, " ", this.name),
+      h("p", { class: "side-note" }, note),
+      this.canvas,
+      this.results.element,
+      this.inside.element,
+    );
   }
 
   show(bitmap) {
@@ -41,7 +59,14 @@ class Side {
   async make(task, start) {
     const frames = [start.blob];
     this.inside.restart(task.target);
-    const head = { do: "make", model: this.model.name, options: { size: this.model.size }, task, frames: FRAMES, with: ["image"] };
+    const head = {
+      do: "make",
+      model: this.model.name,
+      options: { size: this.model.size },
+      task,
+      frames: FRAMES,
+      with: ["image"],
+    };
     this.order = this.studio.link.order(head, [start.blob], {
       onframe: async ({ blob, loss }) => {
         this.inside.add(loss);
@@ -67,7 +92,8 @@ export class Compare extends Screen {
   static id = "inside";
   static name = "Look inside";
   static title = "Robust against standard";
-  static hint = "The same picture and target for both: the robust classifier shows features of the class, the standard one is content with noise.";
+  static hint =
+    "The same picture and target for both: the robust classifier shows features of the class, the standard one is content with noise.";
   static picture = "compare";
 
   alone = true;
@@ -78,11 +104,35 @@ export class Compare extends Screen {
     const go = h("button", { type: "button", class: "primary wide" }, "Compare");
     const stop = h("button", { type: "button", class: "wide", hidden: true }, "Stop");
     const missing = h("p", { class: "failure", hidden: true });
-    super(studio, [chooser, ...advanced.all], chooser.element, advanced.element, missing, h("div", { class: "go" }, go, stop));
+    super(
+      studio,
+      [chooser, ...advanced.all],
+      chooser.element,
+      advanced.element,
+      missing,
+      h("div", { class: "go" }, go, stop),
+    );
     Object.assign(this, { chooser, advanced, go, stopButton: stop, missing });
-    this.sides = [new Side(studio, "Robust", "Trained against small changes."), new Side(studio, "Standard", "The same network, trained without.")];
-    this.own = h("div", { class: "sides" }, this.sides.map((side) => side.element));
-    this.empty = h("div", { class: "easel-empty" }, h("p", { class: "empty-title" }, "No picture yet"), h("p", {}, "Drop a photo here, or paste one."), h("div", { class: "empty-actions" }, h("button", { type: "button", class: "primary", onclick: () => studio.chooser.click() }, "Open a photo")));
+    this.sides = [
+      new Side(studio, "Robust", "Trained against small changes."),
+      new Side(studio, "Standard", "The same network, trained without."),
+    ];
+    this.own = h(
+      "div",
+      { class: "sides" },
+      this.sides.map((side) => side.element),
+    );
+    this.empty = h(
+      "div",
+      { class: "easel-empty" },
+      h("p", { class: "empty-title" }, "No picture yet"),
+      h("p", {}, "Drop a photo here, or paste one."),
+      h(
+        "div",
+        { class: "empty-actions" },
+        h("button", { type: "button", class: "primary", onclick: () => studio.chooser.click() }, "Open a photo"),
+      ),
+    );
     this.stage = h("div", { class: "bench" }, this.empty, this.own);
     go.addEventListener("click", () => this.run());
     stop.addEventListener("click", () => this.stop());
@@ -92,11 +142,17 @@ export class Compare extends Screen {
     this.chooser.model = model;
     this.defaults = model.defaults.maximize_class;
     this.advanced.defaults = this.defaults;
-    const twin = (role) => this.studio.models.find((each) => each.role === role && each.size === model.size && String(each.classes) === String(model.classes));
+    const twin = (role) =>
+      this.studio.models.find(
+        (each) => each.role === role && each.size === model.size && String(each.classes) === String(model.classes),
+      );
     this.pair = model.role === "standard" ? [twin("robust"), model] : [model, twin("standard")];
     const lacks = this.pair.findIndex((each) => !each);
     this.missing.hidden = lacks < 0;
-    this.missing.textContent = lacks < 0 ? "" : `The service has no ${["robust", "standard"][lacks]} classifier with the classes and the size of ${model.name}.`;
+    this.missing.textContent =
+      lacks < 0
+        ? ""
+        : `The service has no ${["robust", "standard"][lacks]} classifier with the classes and the size of ${model.name}.`;
   }
 
   async changed() {
@@ -116,9 +172,15 @@ export class Compare extends Screen {
   async run() {
     this.failures.clear();
     const { present } = this.studio.pictures;
-    if (!present) throw new Failure({ field: "image", message: "is missing; open a picture first." });
     const { epsilon, step_size: size, steps } = this.defaults;
-    const task = { task: "maximize_class", target: this.chooser.target, epsilon, step_size: size, steps, ...this.advanced.values };
+    const task = {
+      task: "maximize_class",
+      target: this.chooser.target,
+      epsilon,
+      step_size: size,
+      steps,
+      ...this.advanced.values,
+    };
     this.#turn(true);
     const start = await this.studio.squared(present);
     this.sides.forEach((side, i) => side.begin(this.pair[i], start));

@@ -18,12 +18,37 @@ export class Enlarge extends OneShot {
   constructor(studio) {
     const factor = new Select("factor", "Enlarge", { onchange: () => this.changed() });
     const chooser = new ClassChooser("What it shows", { automatic: "what the classifier sees" });
-    const upsampling = new Select("upsampling", "Start from", { options: [["", "as the card says"], ["bicubic", "a smooth enlargement"], ["nearest", "blocks"]] });
+    const upsampling = new Select("upsampling", "Start from", {
+      options: [
+        ["", "as the card says"],
+        ["bicubic", "a smooth enlargement"],
+        ["nearest", "blocks"],
+      ],
+    });
     const advanced = new Advanced();
-    const canvas = h("canvas", { class: "thumb crisp", width: 1, height: 1, role: "img", "aria-label": "What goes in" });
-    const small = h("div", { class: "field goes-in" }, h("div", { class: "field-head" }, h("span", {}, "What goes in"), h("output", { class: "field-value" })), canvas);
+    const canvas = h("canvas", {
+      class: "thumb crisp",
+      width: 1,
+      height: 1,
+      role: "img",
+      "aria-label": "What goes in",
+    });
+    const small = h(
+      "div",
+      { class: "field goes-in" },
+      h("div", { class: "field-head" }, h("span", {}, "What goes in"), h("output", { class: "field-value" })),
+      canvas,
+    );
     advanced.element.querySelector(".fields").prepend(upsampling.element);
-    super(studio, "Enlarge", [factor, chooser, upsampling, ...advanced.all], factor.element, small, chooser.element, advanced.element);
+    super(
+      studio,
+      "Enlarge",
+      [factor, chooser, upsampling, ...advanced.all],
+      factor.element,
+      small,
+      chooser.element,
+      advanced.element,
+    );
     Object.assign(this, { factor, chooser, upsampling, advanced, canvas, small });
   }
 
@@ -31,7 +56,9 @@ export class Enlarge extends OneShot {
     this.chooser.model = model;
     this.advanced.defaults = model.defaults.super_resolve;
     const factors = FACTORS.filter((factor) => model.size % factor === 0);
-    this.factor.fill(factors.map((factor) => [String(factor), `${factor} times, from ${model.size / factor} to ${model.size} px`]));
+    this.factor.fill(
+      factors.map((factor) => [String(factor), `${factor} times, from ${model.size / factor} to ${model.size} px`]),
+    );
     if (factors.includes(4)) this.factor.control.value = "4";
   }
 
@@ -53,7 +80,17 @@ export class Enlarge extends OneShot {
     const side = Math.min(bitmap.width, bitmap.height);
     const context = this.canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
-    context.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, this.side, this.side);
+    context.drawImage(
+      bitmap,
+      (bitmap.width - side) / 2,
+      (bitmap.height - side) / 2,
+      side,
+      side,
+      0,
+      0,
+      this.side,
+      this.side,
+    );
     this.small.querySelector("output").textContent = `${this.side} × ${this.side} px`;
   }
 

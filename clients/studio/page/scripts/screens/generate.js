@@ -16,19 +16,47 @@ class Tile {
     this.studio = studio;
     this.seed = seed;
     this.entry = null;
-    this.canvas = h("canvas", { class: "pixels", width: 1, height: 1, role: "img", "aria-label": `Picture of seed ${seed}` });
+    this.canvas = h("canvas", {
+      class: "pixels",
+      width: 1,
+      height: 1,
+      role: "img",
+      "aria-label": `Picture of seed ${seed}`,
+    });
     this.progress = h("progress", { max: 1, value: 0, "aria-label": `Progress of seed ${seed}` });
     this.caption = h("span", { class: "tile-caption" }, "Waiting…");
-    this.results = new Results({ link: studio.link, present: () => this.entry, notify: (text) => studio.notify(text), small: true });
-    this.use = h("button", { type: "button", class: "quiet", disabled: true, onclick: () => this.#use() }, "Work on it");
-    this.element = h("figure", { class: "tile" }, this.canvas, this.progress, h("figcaption", {}, this.caption, h("div", { class: "tile-actions" }, this.use, this.results.element)));
+    this.results = new Results({
+      link: studio.link,
+      present: () => this.entry,
+      notify: (text) => studio.notify(text),
+      small: true,
+    });
+    this.use = h(
+      "button",
+      { type: "button", class: "quiet", disabled: true, onclick: () => this.#use() },
+      "Work on it",
+    );
+    this.element = h(
+      "figure",
+      { class: "tile" },
+      this.canvas,
+      this.progress,
+      h("figcaption", {}, this.caption, h("div", { class: "tile-actions" }, this.use, this.results.element)),
+    );
   }
 
   async make(task, epsilon) {
     const { studio } = this;
     const model = studio.model.name;
     const frames = [];
-    const head = { do: "make", model, options: { size: studio.size }, task: { ...task, seed: this.seed }, frames: FRAMES, with: [] };
+    const head = {
+      do: "make",
+      model,
+      options: { size: studio.size },
+      task: { ...task, seed: this.seed },
+      frames: FRAMES,
+      with: [],
+    };
     this.order = studio.link.order(head, [], {
       onqueued: ({ position }) => (this.caption.textContent = position ? `${position} ahead` : "Waiting…"),
       onframe: async (event) => {
@@ -80,15 +108,31 @@ export class Generate extends Screen {
 
   constructor(studio) {
     const chooser = new ClassChooser("Class");
-    const start = new Segments("Start from", [["gaussian", "Class Gaussian"], ["noise", "Plain noise"]]);
+    const start = new Segments("Start from", [
+      ["gaussian", "Class Gaussian"],
+      ["noise", "Plain noise"],
+    ]);
     const count = new Slider("count", "How many", { min: 1, max: MOST, step: 1, value: 4 });
     const advanced = new Advanced();
     const go = h("button", { type: "button", class: "primary wide" }, "Generate");
     const stop = h("button", { type: "button", class: "wide", hidden: true }, "Stop");
-    super(studio, [chooser, count, ...advanced.all], chooser.element, start.element, count.element, advanced.element, h("div", { class: "go" }, go, stop));
+    super(
+      studio,
+      [chooser, count, ...advanced.all],
+      chooser.element,
+      start.element,
+      count.element,
+      advanced.element,
+      h("div", { class: "go" }, go, stop),
+    );
     Object.assign(this, { chooser, start, count, advanced, go, stopButton: stop, tiles: [] });
     this.grid = h("div", { class: "tiles" });
-    this.empty = h("div", { class: "easel-empty" }, h("p", { class: "empty-title" }, "Nothing generated yet"), h("p", {}, "Choose a class, and press Generate."));
+    this.empty = h(
+      "div",
+      { class: "easel-empty" },
+      h("p", { class: "empty-title" }, "Nothing generated yet"),
+      h("p", {}, "Choose a class, and press Generate."),
+    );
     this.stage = h("div", { class: "bench" }, this.empty, this.grid);
     go.addEventListener("click", () => this.run());
     stop.addEventListener("click", () => this.stop());

@@ -16,18 +16,38 @@ export class Inpaint extends OneShot {
 
   constructor(studio) {
     const brush = new Brush(studio, { softness: 0 });
-    const tools = new Segments("Tool", [["brush", "Brush"], ["box", "Box"], ["wipe", "Wipe"]], { onchange: (tool) => this.#use(tool) });
+    const tools = new Segments(
+      "Tool",
+      [
+        ["brush", "Brush"],
+        ["box", "Box"],
+        ["wipe", "Wipe"],
+      ],
+      { onchange: (tool) => this.#use(tool) },
+    );
     const clear = h("button", { type: "button", class: "wide", onclick: () => this.#clear() }, "Clear the mask");
     const chooser = new ClassChooser("What it shows", { automatic: "what the classifier sees" });
-    const whole = new Check("paste_back", "Whole photo", { note: "The result is the photo at its own resolution, with the part in it." });
+    const whole = new Check("paste_back", "Whole photo", {
+      note: "The result is the photo at its own resolution, with the part in it.",
+    });
     const hard = hardness();
-    const penalty = new NumberField("penalty", "Pull", { note: "Weight of changes outside the mask, where they are pulled back." });
+    const penalty = new NumberField("penalty", "Pull", {
+      note: "Weight of changes outside the mask, where they are pulled back.",
+    });
     const advanced = new Advanced();
     advanced.element.querySelector(".fields").prepend(penalty.element);
     const mask = { name: "mask", control: tools.inputs[0], fail: (text) => this.#failMask(text) };
     super(
-      studio, "Fill it", [mask, chooser, whole, penalty, ...brush.fields, ...advanced.all],
-      tools.element, ...brush.fields.map((field) => field.element), clear, chooser.element, whole.element, hard.element, advanced.element,
+      studio,
+      "Fill it",
+      [mask, chooser, whole, penalty, ...brush.fields, ...advanced.all],
+      tools.element,
+      ...brush.fields.map((field) => field.element),
+      clear,
+      chooser.element,
+      whole.element,
+      hard.element,
+      advanced.element,
     );
     Object.assign(this, { brush, tools, chooser, whole, hard, penalty, advanced });
     this.maskError = h("p", { class: "field-error", role: "alert", hidden: true });
@@ -68,7 +88,14 @@ export class Inpaint extends OneShot {
     const compose = (bitmap) => (task.hard_mask && !mask.empty ? within(mask, bitmap, square.bitmap) : bitmap);
     const files = { image: source.blob, mask: await mask.file() };
     this.brush.hide();
-    return { task, files, options: { size: this.studio.size, fit: "crop", paste_back: paste }, own: source.name, start: square, compose };
+    return {
+      task,
+      files,
+      options: { size: this.studio.size, fit: "crop", paste_back: paste },
+      own: source.name,
+      start: square,
+      compose,
+    };
   }
 
   async run() {

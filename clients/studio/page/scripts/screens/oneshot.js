@@ -28,17 +28,16 @@ export class OneShot extends Screen {
     this.#order?.cancel();
   }
 
-  /** { task, files: {image?, mask?}, options?, own?, start?, compose? } of the order, or null where it cannot be; raises Failures. */
+  /** { task, files: {image?, mask?}, options?, own?, start?, compose? } of the order. Raises Failures. */
   async ask() {
-    return null;
+    throw new Error("every screen asks for something");
   }
 
   async run() {
     if (this.busy) return;
     this.failures.clear();
     try {
-      const asked = await this.ask();
-      if (asked) await this.#make(asked);
+      await this.#make(await this.ask());
     } catch (failure) {
       this.studio.settle();
       this.failures.show(failure);
@@ -69,7 +68,12 @@ export class OneShot extends Screen {
     const { report, blobs } = await this.#order;
     this.#order = null;
     const blob = new Blob(blobs, { type: "image/png" });
-    const recipe = { model: studio.model.name, picture: files.image ?? null, own, edits: [{ report, mask: files.mask }] };
+    const recipe = {
+      model: studio.model.name,
+      picture: files.image ?? null,
+      own,
+      edits: [{ report, mask: files.mask }],
+    };
     const entry = await Entry.of(blob, { recipe, report, frames: options.paste_back ? frames : [...frames, blob] });
     await this.done(entry, options);
   }

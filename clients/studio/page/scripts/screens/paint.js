@@ -1,7 +1,8 @@
 // Paint with features: while the brush moves, short edits follow each other, each from the picture that the last one left.
 //
-// What a stroke covers stays wet until it has had the card's steps. The stroke stays inside a ball around the picture before it, whose
-// radius is the card's times the strength, and grows with the root of the area, so that its depth is the same everywhere.
+// What a stroke covers stays wet until it has had the card's steps. The stroke stays inside a ball around the picture
+// before it, whose radius is the card's times the strength, and grows with the root of the area, so that its depth is
+// the same everywhere.
 
 import { h } from "../dom.js";
 import { BrushChooser } from "../choosers.js";
@@ -87,13 +88,29 @@ export class Paint extends Screen {
   constructor(studio) {
     const brush = new Brush(studio);
     const chooser = new BrushChooser({ units: (model) => studio.units(model) });
-    const strength = new Slider("strength", "Strength", { min: 0.25, max: 3, step: 0.05, value: 1, show: (value) => `${Math.round(100 * value)} %` });
+    const strength = new Slider("strength", "Strength", {
+      min: 0.25,
+      max: 3,
+      step: 0.05,
+      value: 1,
+      show: (value) => `${Math.round(100 * value)} %`,
+    });
     const hard = hardness();
     const advanced = new Advanced();
-    const penalty = new NumberField("penalty", "Pull", { note: "Weight of changes outside the mask, where they are pulled back." });
+    const penalty = new NumberField("penalty", "Pull", {
+      note: "Weight of changes outside the mask, where they are pulled back.",
+    });
     advanced.element.querySelector(".fields").prepend(penalty.element);
     const fields = [chooser, ...brush.fields, strength, ...advanced.all, penalty];
-    super(studio, fields, chooser.element, ...brush.fields.map((field) => field.element), strength.element, hard.element, advanced.element);
+    super(
+      studio,
+      fields,
+      chooser.element,
+      ...brush.fields.map((field) => field.element),
+      strength.element,
+      hard.element,
+      advanced.element,
+    );
     Object.assign(this, { brush, chooser, strength, hard, advanced, penalty });
     this.failures.element.before(h("p", { class: "keys" }, "[ and ] change the brush size."));
     addEventListener("keydown", (event) => this.here && this.#key(event));
@@ -186,7 +203,8 @@ export class Paint extends Screen {
     const compose = (bitmap) => (task.hard_mask ? within(stroke.mask, bitmap, under) : bitmap);
     const asked = performance.now();
     stroke.order = studio.link.order({ do: "edit", ...studio.frame, task }, [stroke.blob, mask], {
-      onframe: ({ blob }) => blob && !stroke.over && studio.preview(blob, { start: stroke.start.bitmap, epsilon: radius, compose }),
+      onframe: ({ blob }) =>
+        blob && !stroke.over && studio.preview(blob, { start: stroke.start.bitmap, epsilon: radius, compose }),
     });
     const { report, blobs } = await stroke.order;
     this.#millisecondsPerStep = (performance.now() - asked) / (steps + 1);
@@ -211,7 +229,8 @@ export class Paint extends Screen {
     const { steps: _, epsilon: __, step_size: chosen, ...rest } = this.advanced.values;
     const pull = this.penalty.number;
     const weight = this.defaults.strength * this.strength.number;
-    const length = rest.norm && rest.norm !== "l2" ? {} : { epsilon, step_size: chosen ?? (REACH * radius) / stroke.steps };
+    const length =
+      rest.norm && rest.norm !== "l2" ? {} : { epsilon, step_size: chosen ?? (REACH * radius) / stroke.steps };
     return {
       task: "paint_features",
       ...stroke.brush,

@@ -9,8 +9,18 @@ import { OneShot } from "./oneshot.js";
 
 const SIDE = 512;
 const COLOURS = {
-  Black: "#1b1b1b", Grey: "#8a8a8a", White: "#ffffff", Brown: "#6b4423", Red: "#c0392b", Orange: "#e28a2b", Yellow: "#f2d04b",
-  Green: "#4e8f3a", "Light green": "#9cc66b", Blue: "#2f5f9f", "Sky blue": "#9cc7ea", Skin: "#e8b98f",
+  Black: "#1b1b1b",
+  Grey: "#8a8a8a",
+  White: "#ffffff",
+  Brown: "#6b4423",
+  Red: "#c0392b",
+  Orange: "#e28a2b",
+  Yellow: "#f2d04b",
+  Green: "#4e8f3a",
+  "Light green": "#9cc66b",
+  Blue: "#2f5f9f",
+  "Sky blue": "#9cc7ea",
+  Skin: "#e8b98f",
 };
 /** Of 255 for each channel together: colours so near are one area to fill. */
 const NEAR = 60;
@@ -26,21 +36,72 @@ export class Sketch extends OneShot {
 
   constructor(studio) {
     const chooser = new ClassChooser("Make it a");
-    const tools = new Segments("Tool", [["brush", "Brush", icon("brush")], ["eraser", "Eraser", icon("eraser")], ["fill", "Fill", icon("fill")]], {
+    const tools = new Segments(
+      "Tool",
+      [
+        ["brush", "Brush", icon("brush")],
+        ["eraser", "Eraser", icon("eraser")],
+        ["fill", "Fill", icon("fill")],
+      ],
+      {
+        onchange: () => studio.easel.refresh(),
+      },
+    );
+    const size = new Slider("brush", "Brush size", {
+      min: 4,
+      max: 160,
+      step: 1,
+      value: 36,
+      show: (value) => `${Math.round(value / 5.12)} %`,
       onchange: () => studio.easel.refresh(),
     });
-    const size = new Slider("brush", "Brush size", { min: 4, max: 160, step: 1, value: 36, show: (value) => `${Math.round(value / 5.12)} %`, onchange: () => studio.easel.refresh() });
-    const own = h("input", { type: "color", value: "#8e5bb5", "aria-label": "Another colour", title: "Another colour" });
+    const own = h("input", {
+      type: "color",
+      value: "#8e5bb5",
+      "aria-label": "Another colour",
+      title: "Another colour",
+    });
     const swatches = Object.entries(COLOURS).map(([name, value]) => {
       const swatch = h("span", { class: "swatch" });
       swatch.style.background = value;
-      return h("label", { title: name }, h("input", { type: "radio", name: "colour", value, "aria-label": name, checked: name === "Brown" }), swatch);
+      return h(
+        "label",
+        { title: name },
+        h("input", { type: "radio", name: "colour", value, "aria-label": name, checked: name === "Brown" }),
+        swatch,
+      );
     });
-    const colours = h("fieldset", { class: "swatches" }, h("legend", { class: "sr" }, "Colour"), swatches, h("label", { class: "own", title: "Another colour" }, h("input", { type: "radio", name: "colour", value: "own", "aria-label": "The other colour" }), own));
+    const colours = h(
+      "fieldset",
+      { class: "swatches" },
+      h("legend", { class: "sr" }, "Colour"),
+      swatches,
+      h(
+        "label",
+        { class: "own", title: "Another colour" },
+        h("input", { type: "radio", name: "colour", value: "own", "aria-label": "The other colour" }),
+        own,
+      ),
+    );
     own.addEventListener("input", () => (own.previousSibling.checked = true));
-    const renew = h("button", { type: "button", class: "wide", onclick: () => this.#renew() }, icon("blank"), h("span", {}, "New sketch"));
+    const renew = h(
+      "button",
+      { type: "button", class: "wide", onclick: () => this.#renew() },
+      icon("blank"),
+      h("span", {}, "New sketch"),
+    );
     const advanced = new Advanced();
-    super(studio, "Make it a picture", [chooser, ...advanced.all], tools.element, colours, size.element, renew, chooser.element, advanced.element);
+    super(
+      studio,
+      "Make it a picture",
+      [chooser, ...advanced.all],
+      tools.element,
+      colours,
+      size.element,
+      renew,
+      chooser.element,
+      advanced.element,
+    );
     Object.assign(this, { chooser, tools, colours, own, size, advanced });
     this.canvas = new OffscreenCanvas(SIDE, SIDE);
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
@@ -73,7 +134,12 @@ export class Sketch extends OneShot {
   async ask() {
     const { present } = this.studio.pictures;
     const task = { task: "sketch_to_image", target: this.chooser.target, ...this.advanced.values };
-    return { task, files: { image: present.blob }, options: { size: this.studio.size }, start: await this.studio.squared(present) };
+    return {
+      task,
+      files: { image: present.blob },
+      options: { size: this.studio.size },
+      start: await this.studio.squared(present),
+    };
   }
 
   get colour() {
@@ -126,7 +192,11 @@ export class Sketch extends OneShot {
     const from = [...image.data.slice(4 * (y * SIDE + x), 4 * (y * SIDE + x) + 3)];
     const [r, g, b] = this.colour.match(/\w\w/g).map((pair) => parseInt(pair, 16));
     const to = (255 << 24) | (b << 16) | (g << 8) | r;
-    const near = (cell) => Math.abs((cell & 255) - from[0]) + Math.abs(((cell >> 8) & 255) - from[1]) + Math.abs(((cell >> 16) & 255) - from[2]) <= NEAR;
+    const near = (cell) =>
+      Math.abs((cell & 255) - from[0]) +
+        Math.abs(((cell >> 8) & 255) - from[1]) +
+        Math.abs(((cell >> 16) & 255) - from[2]) <=
+      NEAR;
     const seen = new Uint8Array(cells.length);
     const open = [y * SIDE + x];
     while (open.length) {

@@ -13,7 +13,13 @@ export class Translate extends OneShot {
 
   constructor(studio) {
     const chooser = new ClassChooser("Into a");
-    const reach = new Slider("epsilon", "How far", { min: 0.25, max: 2.5, step: 0.05, value: 1, show: (value) => `${Math.round(100 * value)} %` });
+    const reach = new Slider("epsilon", "How far", {
+      min: 0.25,
+      max: 2.5,
+      step: 0.05,
+      value: 1,
+      show: (value) => `${Math.round(100 * value)} %`,
+    });
     const advanced = new Advanced();
     super(studio, "Translate", [chooser, ...advanced.all, reach], chooser.element, reach.element, advanced.element);
     Object.assign(this, { chooser, reach, advanced });
