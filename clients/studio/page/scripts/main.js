@@ -67,7 +67,7 @@ function furnish() {
   const theme = h(
     "button",
     { type: "button", class: "quiet", onclick: () => use(THEMES[(THEMES.indexOf(chosen()) + 1) % 3]) },
-    icon("sun"),
+    icon("colours"),
   );
   const chosen = () => document.documentElement.dataset.theme ?? "auto";
   const use = (name) => {

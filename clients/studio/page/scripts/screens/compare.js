@@ -93,7 +93,7 @@ export class Compare extends Screen {
   static name = "Look inside";
   static title = "Robust against standard";
   static hint =
-    "The same picture and target for both: the robust classifier shows features of the class, the standard one is content with noise.";
+    "The same picture and target for both: the robust classifier shows the class, the standard one is content with noise.";
   static picture = "compare";
 
   alone = true;
@@ -115,7 +115,7 @@ export class Compare extends Screen {
     Object.assign(this, { chooser, advanced, go, stopButton: stop, missing });
     this.sides = [
       new Side(studio, "Robust", "Trained against small changes."),
-      new Side(studio, "Standard", "The same network, trained without."),
+      new Side(studio, "Standard", "Trained on the pictures as they are."),
     ];
     this.own = h(
       "div",

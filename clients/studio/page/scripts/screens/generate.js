@@ -73,7 +73,9 @@ class Tile {
       this.entry = await Entry.of(blob, { recipe, report, frames: [...frames, blob] });
       this.#draw(this.entry.bitmap, true);
       const [picture] = report.pictures;
-      this.caption.textContent = `Seed ${this.seed} · ${Math.round(100 * picture.probability_after)} % · L2 ${picture.l2.toFixed(1)} of ${Number(epsilon.toPrecision(3))}`;
+      const sure = `${Math.round(100 * picture.probability_after)} %`;
+      const way = `L2 ${picture.l2.toFixed(1)} of ${Number(epsilon.toPrecision(3))}`;
+      this.caption.textContent = `Seed ${this.seed} · ${sure} · ${way}`;
       this.use.disabled = false;
       this.results.refresh();
     } catch (failure) {

@@ -10,6 +10,7 @@ import { Advanced, NumberField, Slider } from "../fields.js";
 import { Entry, distance, within } from "../pictures.js";
 import { Brush, hardness } from "./brush.js";
 import { Screen } from "./screen.js";
+import { Stroke } from "./stroke.js";
 
 /** Milliseconds that one edit should take: what is under the brush is at most so old. */
 const PACE = 160;
@@ -17,60 +18,6 @@ const PACE = 160;
 const SHARE = 1 / 8;
 /** How often a stroke's steps, in a straight line, would reach the ball's edge. */
 const REACH = 1.5;
-
-class Stroke {
-  constructor(brush, mask, steps) {
-    Object.assign(this, { brush, mask, steps });
-    this.down = true;
-    this.over = false;
-    this.full = false;
-    this.edits = [];
-    this.order = null;
-  }
-
-  begin(start) {
-    Object.assign(this, { start, blob: start.blob, bitmap: start.bitmap, frames: [start.blob] });
-  }
-
-  /** Steps that it still has to do now. */
-  get left() {
-    return this.full ? 0 : this.mask.thirst(this.steps);
-  }
-
-  get done() {
-    return this.over || (!this.left && !this.down);
-  }
-
-  /** It covers more. */
-  grow() {
-    this.full = false;
-    this.wake?.();
-  }
-
-  lift() {
-    this.down = false;
-    this.wake?.();
-  }
-
-  /** Leave off after the edit that is under way, because the next stroke has begun. */
-  finish() {
-    this.grow = () => {};
-    this.full = true;
-    this.lift();
-  }
-
-  /** Forget it. */
-  abandon() {
-    this.over = true;
-    this.order?.cancel();
-    this.wake?.();
-  }
-
-  /** Until there is something to do, or nothing will be. */
-  more() {
-    return new Promise((resolve) => (this.wake = resolve));
-  }
-}
 
 export class Paint extends Screen {
   static id = "paint";
@@ -216,7 +163,7 @@ export class Paint extends Screen {
     if (!stroke.over) this.#show(stroke, report.pictures[0].losses, radius);
   }
 
-  /** Radius of the stroke's ball, that of its wet part, and how far that part may still go: what is dry has used some of the ball. */
+  /** Radius of the stroke's ball, that of its wet part, and how far that part may go: what is dry has used some of the ball. */
   #room({ mask, start, bitmap }, wet) {
     const [radius, depth] = [this.#radius(mask), this.#radius(wet)];
     const [used, here] = [distance(start.bitmap, bitmap), distance(start.bitmap, bitmap, wet)];
