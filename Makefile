@@ -11,7 +11,8 @@ DATA ?= data
 TORCH_INDEX ?=
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo serve studio worker archives browser screenshots test test-slow check format protos evaluate clean
+.PHONY: help setup setup-dev demo serve studio worker archives browser screenshots test test-slow check format protos evaluate \
+  bench bench-full clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
@@ -23,9 +24,10 @@ help:
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
 	@echo "make browser   Debian's Chromium, for the studio's tests, where there is none"
-	@echo "make screenshots  of the studio, into docs/studio"
+	@echo "make screenshots of the studio, into docs/studio"
 	@echo "make protos    the gRPC stubs, after a change of protos/"
 	@echo "make evaluate  every number on the cards (hours on a CPU)"
+	@echo "make bench     the figures of the README against others in the same run; minutes"
 	@echo "make clean     remove what was built"
 
 setup: $(VENV)/.demo
@@ -97,6 +99,12 @@ format: setup-dev
 
 evaluate: setup-dev
 	$(BIN)/robust-synthesis evaluate model_store/cifar10 --data $(DATA)/cifar10
+
+bench: setup-dev
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+
+bench-full: setup-dev
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks --full
 
 clean:
 	rm -rf build dist out model_store/*.mar *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -77,7 +77,7 @@ class Recorded:
 
 async def measure(engine: Engine, callers: int, seconds: float, size: int) -> dict[str, Any]:
     recorded = Recorded(engine)
-    dispatcher = Dispatcher(EngineBackend(recorded))  # type: ignore[arg-type]
+    dispatcher = Dispatcher(EngineBackend(recorded))
     await dispatcher.start()
     (model,) = engine.models()
     latencies: list[float] = []

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 
 from robust_synthesis.bundle import Reply
-from robust_synthesis.gateway import convert_edits
+from robust_synthesis.gateway import convert_edits, previews
 from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.running import embedded, running
 from robust_synthesis.gateway.seams import Observer
@@ -58,7 +58,7 @@ async def measure(models: Path, model: str, size: int, strokes: int) -> dict[str
     def note(name: str, seconds: float) -> None:
         found.setdefault(name, []).append(1000 * seconds)
 
-    made = convert_edits.preview
+    made = previews.preview
 
     async def timed_preview(x: Any) -> bytes:
         begun = time.perf_counter()
@@ -66,7 +66,7 @@ async def measure(models: Path, model: str, size: int, strokes: int) -> dict[str
         note("  encoding a frame", time.perf_counter() - begun)
         return file
 
-    convert_edits.preview = timed_preview
+    setattr(convert_edits, "preview", timed_preview)  # noqa: B010
     async with contextlib.AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(running(embedded(models), observer=watch))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(gateway.target))

@@ -240,8 +240,8 @@ def measure(folder: Path, workers: int, callers: Sequence[int], seconds: float, 
             ready(agent)
         fronts = [Front(f"127.0.0.1:{free_port()}", free_port(), share) for share in callers]
         for front in fronts:
-            own = ("--backend", "remote", "--workers", ",".join(agents), "--listen", front.target)
-            stack.enter_context(process("serve", *own, "--metrics-port", front.metrics))
+            addresses = ("--backend", "remote", "--workers", ",".join(agents), "--listen", front.target)
+            stack.enter_context(process("serve", *addresses, "--metrics-port", front.metrics))
         for front in fronts:
             ready(front.target)
         asyncio.run(drive(fronts, min(8.0, seconds)))  # connections, step times

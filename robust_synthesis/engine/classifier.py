@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..model_folder import Card, ModelFolder, find
 from ..units import Units
 from . import networks, weights
-from .precision import autocast, choose_device, choose_precision, compute_exactly
+from .precision import choose_device, choose_precision, compute_exactly
 from .seeds import Seeds
 
 
@@ -38,10 +39,22 @@ class Classifier:
         self.units = units or Units()
         self.device = choose_device(device)
         compute_exactly(self.device)
-        self.precision = choose_precision(self.device, precision)
         self.network = networks.fold(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(card.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(card.std, device=self.device).view(1, 3, 1, 1)
+        self._compute_in(precision)
+
+    def _compute_in(self, precision: str) -> None:
+        self.precision = choose_precision(self.device, precision)
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        # The bits are autocast's, which would round the weights again at every step.
+        self._rounded = self.network if self.precision == "fp32" else copy.deepcopy(self.network).to(self._dtype)
+
+    def in_precision(self, precision: str) -> Self:
+        """The same classifier, sharing its weights, computing in another precision."""
+        same = copy.copy(self)
+        same._compute_in(precision)
+        return same
 
     @classmethod
     def load(cls, model: str | Path, *, device: torch.device | str | None = None, precision: str = "fp32") -> Self:
@@ -66,16 +79,13 @@ class Classifier:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits [B, C], fp32."""
-        with autocast(self.device, self.precision):
-            logits: Tensor = self.network(self.normalise(x).contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        return self.logits_and_latent(x)[0]
 
     def logits_and_latent(self, x: Tensor, fake_relu: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the pooled latent [B, D] after the final ReLU, fp32."""
-        with autocast(self.device, self.precision):
-            z = self.normalise(x).contiguous(memory_format=torch.channels_last)
-            latent = self.network.latent(z, fake_relu)
-            logits: Tensor = self.network.fc(latent)
+        z = self.normalise(x).to(self._dtype, memory_format=torch.channels_last)
+        latent = self._rounded.latent(z, fake_relu)
+        logits: Tensor = self._rounded.fc(latent)
         return logits.float(), latent.float()
 
     @torch.no_grad()

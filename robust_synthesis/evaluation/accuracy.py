@@ -19,7 +19,7 @@ from ..engine.classifier import Classifier
 from ..files import atomic_write
 from ..training.datasets import ImageSet
 from . import fingerprint
-from .judge import clean_accuracy, full_precision
+from .judge import clean_accuracy
 from .proportion import Proportion
 from .sample import sample
 from .tally import OnProgress, Tally, silent
@@ -152,7 +152,7 @@ def _attack(
     from pyautoattack import AutoAttack
 
     started = time.perf_counter()
-    exact = full_precision(classifier)
+    exact = classifier.in_precision("fp32")
     x, y = images.floats(slice(None)), images.labels
     devices = [exact.device] if exact.device.type == "cuda" else []
     with torch.random.fork_rng(devices), _warnings() as warnings:

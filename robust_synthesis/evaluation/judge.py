@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,7 @@ class Judge:
     """A classifier in fp32 that looks at pictures [N, 3, H, W] in [0, 1]."""
 
     def __init__(self, classifier: Classifier) -> None:
-        self.classifier = full_precision(classifier)
+        self.classifier = classifier.in_precision("fp32")
 
     @property
     def network(self) -> str:
@@ -56,13 +55,6 @@ class Judge:
         """As `look`, without making floats of the whole set at once."""
         parts = [self.look(images.floats(slice(i, i + BATCH))) for i in range(0, len(images), BATCH)]
         return torch.cat([classes for classes, _ in parts]), torch.cat([features for _, features in parts])
-
-
-def full_precision(classifier: Classifier) -> Classifier:
-    """The same classifier, sharing its weights, computing in fp32."""
-    same = copy.copy(classifier)
-    same.precision = "fp32"
-    return same
 
 
 def clean_accuracy(classifier: Classifier, test: ImageSet, on_progress: OnProgress = silent) -> Proportion:

@@ -15,7 +15,6 @@ from ..engine.ball import l2_norm, per_sample
 from ..engine.classifier import Classifier
 from ..sheet import Row, draw
 from ..training.datasets import ImageSet
-from .judge import full_precision
 from .sample import sample
 from .tally import OnProgress, Tally, silent
 
@@ -96,7 +95,7 @@ def nearest_flips(classifier: Classifier, images: Tensor, *, steps: int = STEPS,
 
     An attack finds an upper bound of the true distance.
     """
-    exact = full_precision(classifier)
+    exact = classifier.in_precision("fp32")
     found = []
     for part in torch.split(images, BATCH):
         found.append(_search(exact, part.to(classifier.device), steps))

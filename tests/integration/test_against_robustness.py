@@ -5,67 +5,32 @@ pip install --no-deps -r benchmarks/requirements.txt
 
 from __future__ import annotations
 
-import importlib
-import sys
-import warnings
 from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import authors
 from robust_synthesis.engine.ball import NORMS
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
-from robust_synthesis.engine.networks import Network
 from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.testing import SIZE, pictures, tiny_network
 
 TARGETS = [1, 0, 3, 2]
 STEPS = 12
-UNUSED = {"pandas": (), "cox": ("store",), "cox.store": ()}
-"""What `robustness.attacker` imports through its helpers and never calls; stood in for where it is not installed."""
 
 
 @pytest.fixture(scope="module")
 def robustness() -> Iterator[ModuleType]:
-    """Module `robustness.attacker`; on a machine without CUDA, moving to it does nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, submodules in UNUSED.items():
-            try:
-                importlib.import_module(name)
-            except ImportError:
-                module = ModuleType(name)
-                for submodule in submodules:
-                    setattr(module, submodule, None)
-                patch.setitem(sys.modules, name, module)
-        if not torch.cuda.is_available():
-            patch.setattr(Tensor, "cuda", lambda tensor, *_, **__: tensor)
-            patch.setattr(nn.Module, "cuda", lambda module, *_, **__: module)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # its docstrings have invalid escapes
-                attacker = importlib.import_module("robustness.attacker")
-        except ImportError as error:
-            pytest.skip(f"robustness cannot be imported ({error}); see benchmarks/requirements.txt")
-        yield attacker
-
-
-class Theirs(nn.Module):
-    """Our network, unfolded, with the arguments that their code passes and their own fake ReLU."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, with_latent: bool = False, fake_relu: bool = False, **_: bool) -> Any:
-        y = self.network.features(x)
-        fake = importlib.import_module("robustness.tools.custom_modules").FakeReLU
-        latent = (fake.apply(y) if fake_relu else y.relu()).mean(dim=(2, 3))
-        logits = self.network.fc(latent)
-        return (logits, latent) if with_latent else logits
+    try:
+        with authors.attacker() as module:
+            yield module
+    except ImportError as error:
+        pytest.skip(f"robustness cannot be imported ({error}); see benchmarks/requirements.txt")
 
 
 def start() -> Tensor:
@@ -80,8 +45,7 @@ def theirs(robustness: ModuleType, classifier: Classifier, **options: Any) -> Te
 
 
 def attacker_model(robustness: ModuleType, classifier: Classifier) -> Any:
-    data = SimpleNamespace(mean=torch.tensor(classifier.card.mean), std=torch.tensor(classifier.card.std))
-    return robustness.AttackerModel(Theirs(tiny_network()), data).eval()
+    return authors.attacker_model(robustness, tiny_network(), classifier.card)
 
 
 def ours(classifier: Classifier, **options: Any) -> tuple[State, Tensor]:

@@ -133,6 +133,20 @@ def test_bf16_gives_nearly_the_same_probabilities() -> None:
     assert 0 < float((exact - rounded).abs().max()) < 0.05
 
 
+def test_bf16_has_the_bits_of_autocast() -> None:
+    exact, rounded = tiny_classifier(), tiny_classifier(precision="bf16")
+    x, flags = pictures(4)[0][:4].requires_grad_(True), torch.tensor([True, False, True, False])
+    with torch.autocast("cpu", torch.bfloat16):
+        latent = exact.network.latent(exact.normalise(x).contiguous(memory_format=torch.channels_last), flags)
+        logits = exact.network.fc(latent)
+    found = rounded.logits_and_latent(x, flags)
+    for theirs, ours in zip((logits.float(), latent.float()), found, strict=True):
+        assert torch.equal(ours, theirs)
+        gradients = [torch.autograd.grad(y[:, 1].sum(), x, retain_graph=True)[0] for y in (ours, theirs)]
+        assert torch.equal(*gradients)
+        assert float(gradients[0].abs().max()) > 0
+
+
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(KeyError):
         build({"kind": "transformer"}, 4)

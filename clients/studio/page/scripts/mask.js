@@ -76,7 +76,7 @@ export class Mask {
   /** Draw it over a canvas of the same size. */
   tint(context) {
     context.putImageData(
-      this.#image((value) => [...TINT, value * 0.5]),
+      this.#image((value) => colour(...TINT, value / 2)),
       0,
       0,
     );
@@ -84,24 +84,27 @@ export class Mask {
 
   /** As the opacity of black. */
   get alpha() {
-    return this.#image((value) => [0, 0, 0, value]);
+    return this.#image((value) => colour(0, 0, 0, value));
   }
 
   /** As a grey PNG. */
   file() {
-    this.canvas.getContext("2d").putImageData(
-      this.#image((value) => [value, value, value, 255]),
-      0,
-      0,
-    );
+    const image = this.#image((value) => colour(value, value, value, 255));
+    this.canvas.getContext("2d").putImageData(image, 0, 0);
     return file(this.canvas);
   }
 
-  #image(colour) {
+  #image(colourOf) {
     const image = new ImageData(this.side, this.side);
-    this.values.forEach((value, i) => image.data.set(colour(value), 4 * i));
+    const pixels = new Uint32Array(image.data.buffer);
+    this.values.forEach((value, i) => (pixels[i] = colourOf(value)));
     return image;
   }
+}
+
+/** A pixel, as four bytes in the order of memory. */
+function colour(red, green, blue, opacity) {
+  return (opacity << 24) | (blue << 16) | (green << 8) | red;
 }
 
 function toSegment(x, y, x0, y0, x1, y1) {

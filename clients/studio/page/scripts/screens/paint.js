@@ -91,7 +91,10 @@ export class Paint extends Screen {
   #start(point) {
     this.failures.clear();
     const { brush } = this.chooser;
-    if (!brush) return;
+    if (!brush) {
+      this.failures.show({ message: "The features are still being loaded; wait a moment." });
+      return;
+    }
     this.#stroke?.finish();
     this.brush.renew();
     this.brush.draw(point, { first: true });

@@ -1,0 +1,63 @@
+"""Every figure that the README states: `python -m benchmarks [SECTION ...] [--full] [--model FOLDER] [--replace]`.
+
+Each section is a module of this package with a TITLE and `run(folder, quick=...)`. What was measured goes to
+`benchmarks/results`; a figure that became worse than the stored one replaces it only with --replace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from robust_synthesis.engine.precision import choose_device
+from robust_synthesis.evaluation import provenance
+from robust_synthesis.model_folder import ModelFolder
+
+from .results import Results, Section
+
+ROOT = Path(__file__).parent
+SECTIONS = ("engine", "roofline", "precision", "startup")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"default: {', '.join(SECTIONS)}")
+    parser.add_argument("--full", action="store_true", help="the whole grid instead of the headline figures")
+    parser.add_argument("--model", type=Path, default=ROOT.parent / "model_store/cifar10", help="a model folder")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where results are kept")
+    parser.add_argument("--replace", action="store_true", help="keep the new figures even where they are worse")
+    options = parser.parse_args()
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    folder, results = ModelFolder.open(options.model), Results(options.results)
+    worse = False
+    for name in options.sections or SECTIONS:
+        module = importlib.import_module(f".{name}", __package__)
+        print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
+        begun = time.perf_counter()
+        figures = module.run(folder, quick=not options.full)
+        section = Section(
+            name=name,
+            title=module.TITLE,
+            figures=figures,
+            quick=not options.full,
+            hardware=provenance.hardware(choose_device()),
+            versions=provenance.versions(),
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seconds=time.perf_counter() - begun,
+            notes=(f"Classifier: {folder.card.name}.",),
+        )
+        path = results.write(section, replace=options.replace)
+        print(section.markdown(), flush=True)
+        if path.name.endswith(".worse.json"):
+            worse = True
+            print(f"Some figures are worse than those that are kept; they are in {path} (--replace keeps them).")
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Gradient steps on the input: our engine against the attacker of the paper's authors, on the same weights.
+
+Both take the same number of steps of the same L2 attack from the same pictures. Their custom loss is cross-entropy given as
+a function, which has their attacker run the network twice in a step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robust_synthesis.engine import weights
+from robust_synthesis.engine.chunk import advance
+from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.engine.problem import Problem, State
+from robust_synthesis.model_folder import ModelFolder
+
+from . import authors
+from .measure import Spread, ratio, take_turns
+from .results import Figure
+
+TITLE = "Engine against the authors' attacker"
+EPSILON, STEP_SIZE = 10.0, 0.5
+WORK = 24 * 64 * 64
+"""Pixels that a turn computes: batch x side^2 x steps."""
+TARGETS = {1: 2.5, 8: 3.5, 32: 3.5}
+
+
+def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+    """The engine's figures, in the precision that users get. Raises ImportError without the package `robustness`."""
+    classifier = Classifier.load(folder.path, precision="auto")
+    exact = classifier.in_precision("fp32")
+    batches, sides = ((1, 8, 32), (32, 64)) if quick else ((1, 8, 32), (32, 64, 128))
+    figures = []
+    with authors.attacker() as module:
+        model = authors.attacker_model(module, weights.load_network(folder), folder.card)
+        for side, batch in itertools.product(sides, batches):
+            x = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+            targets = torch.arange(batch) % len(folder.card.classes)
+            steps = max(3, WORK // (batch * side * side))
+            subjects: dict[str, Callable[[], object]] = {
+                "ours": partial(ours, classifier, x, targets, steps),
+                "theirs": partial(theirs, model, x, targets, steps),
+            }
+            if exact.precision != classifier.precision:
+                subjects["ours in fp32"] = partial(ours, exact, x, targets, steps)
+            if side == 64:
+                subjects["theirs, custom loss"] = partial(theirs, model, x, targets, steps, custom_loss=_cross_entropy)
+            seconds = take_turns(subjects, rounds=7 if quick else 15)
+            at = f"batch {batch}, {side} px"
+            per_step = Spread.of([1000 * s / steps for s in seconds["ours"]])
+            detail = f"{classifier.precision}, {per_step.median:.1f} ms a step"
+            figures.append(
+                Figure.of(
+                    at,
+                    ratio(seconds["theirs"], seconds["ours"]),
+                    "authors' attacker",
+                    target=TARGETS[batch] if side == 64 else None,
+                    detail=detail,
+                )
+            )
+            for name in set(subjects) - {"ours", "theirs"}:
+                over, under = ("theirs", name) if name.startswith("ours") else (name, "ours")
+                figures.append(Figure.of(f"{at}, {name}", ratio(seconds[over], seconds[under]), "authors' attacker"))
+    return tuple(figures)
+
+
+def ours(classifier: Classifier, x: Tensor, targets: Tensor, steps: int) -> Tensor:
+    """Pictures [B, 3, H, W] after `steps` steps towards `targets` [B]."""
+    problem = Problem.stack(
+        [
+            Problem.single(picture, target=int(target), epsilon=EPSILON, step_size=STEP_SIZE)
+            for picture, target in zip(x, targets, strict=True)
+        ]
+    ).to(classifier.device)
+    state = State.stack([State.start(picture, steps) for picture in x]).to(classifier.device)
+    state, _ = advance(classifier, problem, state, steps + 1)
+    return state.result(problem)
+
+
+def theirs(model: Any, x: Tensor, targets: Tensor, steps: int, **options: Any) -> Tensor:
+    """The same by their attacker."""
+    _, found = model(
+        x,
+        targets,
+        make_adv=True,
+        constraint="2",
+        eps=EPSILON,
+        step_size=STEP_SIZE,
+        iterations=steps,
+        targeted=True,
+        use_best=True,
+        do_tqdm=False,
+        **options,
+    )
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _cross_entropy(model: nn.Module, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = model(x)
+    return F.cross_entropy(logits, targets, reduction="none"), logits

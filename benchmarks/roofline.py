@@ -1,0 +1,97 @@
+"""How close a step comes to what the hardware does: FLOP/s against a matrix product, time against convolutions alone.
+
+FLOPs are counted by torch's FlopCounterMode. The matrix product has the step's dtype. `convolutions alone` is the time of the
+network's own convolutions, forward and towards the input, one by one on inputs of their real shapes: a step that took no
+longer would have everything else for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.model_folder import ModelFolder
+
+from . import engine
+from .measure import ratio, take_turns
+from .results import Figure
+
+TITLE = "A step against the hardware's limit"
+SIDE = 64
+MATRIX = 2048
+
+
+def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+    """Fractions of both limits, at batch 1 and 32."""
+    classifier = Classifier.load(folder.path, precision="auto")
+    dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
+    figures = []
+    a, b = torch.rand(2, MATRIX, MATRIX, device=classifier.device).to(dtype)
+    for batch in (1, 32) if quick else (1, 8, 32):
+        x = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+        targets = torch.arange(batch) % len(folder.card.classes)
+        steps = max(3, engine.WORK // (batch * SIDE * SIDE))
+        with FlopCounterMode(display=False) as counter:
+            engine.ours(classifier, x, targets, steps)
+        flops = counter.get_total_flops()
+        convolutions = _convolutions(classifier, batch, dtype)
+        products = max(1, round(flops / (2 * MATRIX**3)))
+        seconds = take_turns(
+            {
+                "step": partial(engine.ours, classifier, x, targets, steps),
+                "product": partial(_repeat, partial(torch.mm, a, b), products),
+                "convolutions": partial(_repeat, convolutions, steps + 1),
+            },
+            rounds=7 if quick else 15,
+        )
+        rate = [flops / s for s in seconds["step"]]
+        peak = [products * 2 * MATRIX**3 / s for s in seconds["product"]]
+        at = f"batch {batch}, {SIDE} px"
+        detail = f"{classifier.precision}, {max(rate) / 1e9:.0f} GFLOP/s at best"
+        figures.append(Figure.of(f"{at}, FLOP/s", ratio(rate, peak), "matrix product", detail=detail))
+        alone = ratio(seconds["convolutions"], seconds["step"])
+        figures.append(Figure.of(f"{at}, time of its convolutions alone", alone, "whole step"))
+    return tuple(figures)
+
+
+def _repeat(run: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        run()
+
+
+def _convolutions(classifier: Classifier, batch: int, dtype: torch.dtype) -> Callable[[], None]:
+    """Runs every convolution once, forward and backward, each on tensors of its own."""
+    network = classifier.network
+    inputs: list[tuple[nn.Conv2d, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args: inputs.append((module, torch.rand_like(args[0]))))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        network(
+            torch.rand(batch, 3, SIDE, SIDE, device=classifier.device).contiguous(memory_format=torch.channels_last)
+        )
+    for hook in hooks:
+        hook.remove()
+    calls = []
+    for module, seen in inputs:
+        x = seen.to(dtype, memory_format=torch.channels_last)
+        assert module.bias is not None
+        weight, bias = module.weight.detach().to(dtype), module.bias.detach().to(dtype)
+        y = torch.conv2d(x, weight, bias, module.stride, module.padding)
+        calls.append((x, weight, bias, module.stride, module.padding, torch.rand_like(y)))
+
+    def once() -> None:
+        for x, weight, bias, stride, padding, gradient in calls:
+            torch.conv2d(x, weight, bias, stride, padding)
+            torch.ops.aten.convolution_backward(
+                gradient, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (True, False, False)
+            )
+
+    return once

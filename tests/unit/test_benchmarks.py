@@ -1,0 +1,62 @@
+"""What the benchmarks keep, and that they overwrite nothing silently."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measure import Spread, ratio, take_turns
+from benchmarks.results import Figure, Results, Section
+
+
+def section(*figures: Figure, hardware: str = "a machine", quick: bool = True) -> Section:
+    return Section("engine", "Engine", figures, quick, hardware, {"torch": "2"}, "2026-01-01", 1.0, ("Why.",))
+
+
+def figure(value: float, *, higher: bool = True, target: float | None = None) -> Figure:
+    return Figure.of("b", Spread(value, value - 0.1, value + 0.1), "theirs", target=target, higher_is_better=higher)
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    assert ratio([2, 4, 9], [1, 2, 3]) == Spread(2, 2, 3)
+
+
+def test_subjects_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+    seconds = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    assert order == ["b", "a", "a", "b", "b", "a"]
+    assert [len(found) for found in seconds.values()] == [2, 2]
+
+
+@pytest.mark.parametrize(("higher", "worse"), [(True, 1.5), (False, 2.5)])
+def test_a_worse_figure_goes_beside_the_stored_one(tmp_path: Path, higher: bool, worse: float) -> None:
+    results = Results(tmp_path)
+    first = results.write(section(figure(2, higher=higher)))
+    beside = results.write(section(figure(worse, higher=higher)))
+    assert beside.name == "engine.worse.json"
+    assert Section.read(first).figures[0].value == 2
+    assert Section.read(beside).figures[0].value == worse
+    assert "2.00 (1.90 to 2.10)" in (tmp_path / "README.md").read_text()
+    assert results.write(section(figure(worse, higher=higher)), replace=True) == first
+    assert Section.read(first).figures[0].value == worse
+
+
+@pytest.mark.parametrize(
+    "other", [section(figure(1.85)), section(figure(1), hardware="another"), section(figure(1), quick=False)]
+)
+def test_within_the_spread_or_elsewhere_nothing_is_worse(tmp_path: Path, other: Section) -> None:
+    results = Results(tmp_path)
+    results.write(section(figure(2)))
+    path = results.write(other)
+    assert not path.name.endswith(".worse.json")
+    assert Section.read(path) == other
+
+
+def test_the_table_says_which_targets_were_missed() -> None:
+    text = section(figure(2, target=2.5), figure(3, target=2.5), figure(2, target=2.5, higher=False)).markdown()
+    assert text.count("at least 2.5 (missed)") == 1
+    assert text.count("at least 2.5") == 2
+    assert "at most 2.5 |" in text
+    assert dataclasses.replace(figure(2), target=None).reached is None
