@@ -50,7 +50,7 @@ def until(page: Page, condition: str) -> None:
 def measure(page: Page, strokes: int) -> list[float]:
     """Milliseconds of each."""
     file = io.BytesIO()
-    Image.fromarray(data.chelsea()).save(file, "PNG")
+    Image.fromarray(data.chelsea()).save(file, "PNG")  # type: ignore[no-untyped-call]
     page.set_input_files("input[type=file]", {"name": "cat.png", "mimeType": "image/png", "buffer": file.getvalue()})
     until(page, "Boolean(studio.pictures.present)")
     page.get_by_role("radio", name="Class", exact=True).check()
@@ -61,7 +61,7 @@ def measure(page: Page, strokes: int) -> list[float]:
         rows = page.locator(".list:visible input")
         rows.nth(number % rows.count()).check()
         page.evaluate("globalThis.before = studio.pictures.present")
-        x, y = (box[side] + share * box[length] for side, share, length in (("x", 0.4, "width"), ("y", 0.5, "height")))
+        x, y = box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"]
         page.mouse.move(x, y)
         page.mouse.down()
         page.mouse.move(x + 20, y, steps=2)
