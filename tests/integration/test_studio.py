@@ -49,7 +49,7 @@ def socket(studio: str, origin: str | None = None) -> ClientConnection:
 def hear(page: ClientConnection, *events: str) -> tuple[dict[str, Any], list[bytes]]:
     """The next message that is one of these events."""
     while True:
-        message = page.recv(timeout=10)
+        message = page.recv(timeout=30)
         assert isinstance(message, bytes)
         head, files = unpack(message)
         if head["event"] in events:
@@ -204,8 +204,8 @@ def test_leaving_cancels_what_is_under_way(studio: str, gateway: FakeGateway) ->
     task = {"task": "generate", "target": "dog", "steps": 1000}
     with socket(studio) as page:
         page.send(pack({"id": 1, "do": "make", "model": "", "options": {}, "task": task, "frames": 0, "with": []}))
-        assert gateway.computing.wait(10)
-    assert gateway.stopped.wait(10)
+        assert gateway.computing.wait(30)
+    assert gateway.stopped.wait(30)
 
 
 def test_models_are_described_with_the_defaults_of_their_cards(studio: str) -> None:

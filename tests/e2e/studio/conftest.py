@@ -39,7 +39,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE = 10_000
+PATIENCE = 30_000
 """Milliseconds that a test waits for something to appear."""
 LONG = "a horse, whose name is longer than anybody would expect of a class, even in ImageNet"
 
