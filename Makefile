@@ -13,17 +13,21 @@ TORCH_INDEX ?=
 COMPUTE ?= cpu
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo serve worker archives image generated test test-slow check format protos evaluate bench bench-full clean
+.PHONY: help setup setup-dev demo serve studio worker archives image generated browser screenshots test test-slow check format protos \
+  evaluate bench bench-full clean
 
 help:
 	@echo "make demo      every task on real pictures, into $(OUT)"
 	@echo "make archives  model_store/NAME.mar for TorchServe, of every classifier"
 	@echo "make serve     the gateway over a TorchServe with the shipped classifiers"
+	@echo "make studio    the web page to paint with a classifier, on http://127.0.0.1:8300"
 	@echo "make worker    a worker for gateways elsewhere"
 	@echo "make image     container images of gateway and worker; COMPUTE=cuda for GPUs"
 	@echo "make test      all tests but the slow proofs"
 	@echo "make test-slow the slow proofs"
 	@echo "make check     format, lint, types"
+	@echo "make browser   Debian's Chromium, for the studio's tests, where there is none"
+	@echo "make screenshots of the studio, into docs/studio"
 	@echo "make protos    the gRPC stubs, after a change of protos/"
 	@echo "make generated rules and dashboard, after a change of deploy/"
 	@echo "make evaluate  every number on the cards, and a page about each (hours on a CPU)"
@@ -43,10 +47,14 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
 	touch $@
 
+$(VENV)/.studio: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[serve,studio]'
+	touch $@
+
 $(VENV)/.dev: pyproject.toml benchmarks/requirements.txt $(VENV)/.torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps -r benchmarks/requirements.txt
-	touch $@ $(VENV)/.demo
+	touch $@ $(VENV)/.demo $(VENV)/.studio
 
 demo: setup
 	$(BIN)/robust-synthesis demo --out $(OUT) --backend $(BACKEND)
@@ -57,6 +65,9 @@ archives: setup
 serve: setup
 	$(BIN)/robust-synthesis serve --backend torchserve --models model_store
 
+studio: $(VENV)/.studio
+	$(BIN)/robust-synthesis studio
+
 worker: setup
 	$(BIN)/robust-synthesis worker --models model_store
 
@@ -64,7 +75,16 @@ worker: setup
 image:
 	COMPUTE=$(COMPUTE) $(if $(TORCH_INDEX),TORCH_INDEX=$(TORCH_INDEX)) deploy/image.sh
 
-test: setup-dev
+# The studio's tests skip, with this reason, where there is none and none can be installed.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; } || \
+	echo "no Chromium, and apt-get cannot install it: the studio is not tested in a browser"
+
+screenshots: setup-dev browser
+	$(BIN)/python clients/studio/screenshots.py --out docs/studio
+
+test: setup-dev browser
 	$(BIN)/pytest -m 'not slow'
 
 test-slow: setup-dev

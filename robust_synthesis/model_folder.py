@@ -244,7 +244,7 @@ def find(name: str | Path) -> Path:
     raise NotFound("model", str(name), available(), none=none)
 
 
-def available() -> list[str]:
-    """Names of the models in the models directory."""
-    directory = models_directory()
+def available(directory: Path | None = None) -> list[str]:
+    """Names of the models in a folder, by default the models directory."""
+    directory = directory or models_directory()
     return sorted(card.parent.name for card in directory.glob(f"*/{CARD}")) if directory.is_dir() else []

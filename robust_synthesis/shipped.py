@@ -10,9 +10,10 @@ HANDLER = "handlers/synthesis.py"
 MODEL_CONFIG = "deploy/torchserve/model-config.yaml"
 METRICS = "deploy/torchserve/metrics.yaml"
 LICENSE = "LICENSE"
+PAGE = "clients/studio/page"
 
 
 def shipped(name: str) -> Path:
-    """Path of a file that is `name` in the checkout, and `robust_synthesis/_name` in the wheel."""
+    """Path of a file or folder that is `name` in the checkout, and `robust_synthesis/_name` in the wheel."""
     packed = PACKAGE / f"_{name}"
-    return packed if packed.is_file() else PACKAGE.parent / name
+    return packed if packed.exists() else PACKAGE.parent / name

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         folder.card.class_index(options.target)
     photo = imaging.decode(options.image) if options.image else _cat()
     print(f"starting a gateway ({options.backend})", flush=True)
-    with own_gateway(options.model, backend=options.backend, device=options.device) as gateway:
+    with own_gateway([options.model], backend=options.backend, device=options.device) as gateway:
         with Client(gateway.server) as client:
             service = Service(client, folder.card, client.units(examples=False))
             print(f"ready after {time.perf_counter() - started:.1f} s", flush=True)

@@ -111,18 +111,24 @@ def synthesizer(options: argparse.Namespace) -> Iterator[Synthesizer | Client]:
 def client(options: argparse.Namespace) -> Client:
     """For the options of `add_server`, of which `server` is given."""
     from ..client import Client
+
+    return Client(**client_options(options))
+
+
+def client_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What a client of either kind takes. Raises InvalidInput and OSError."""
     from ..credentials import Credentials
 
     timeout = DEADLINE if options.timeout is None else options.timeout
     if not 0 < timeout < math.inf:
         raise InvalidInput("timeout", f"is {timeout:g}; give a number of seconds above 0.")
-    return Client(
-        options.server,
-        model=getattr(options, "model", None) or "",
-        timeout=timeout,
-        key=Credentials(key_file=options.key_file).bearer(),
+    return {
+        "server": options.server,
+        "model": getattr(options, "model", None) or "",
+        "timeout": timeout,
+        "key": Credentials(key_file=options.key_file).bearer(),
         **{name: getattr(options, name) for name in ("tls", "tls_ca", "tls_cert", "tls_key")},
-    )
+    }
 
 
 @contextmanager

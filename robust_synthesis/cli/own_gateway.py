@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
@@ -37,17 +37,17 @@ class OwnGateway:
 
 
 @contextlib.contextmanager
-def own_gateway(model: str, *, backend: str, device: str | None = None) -> Iterator[OwnGateway]:
-    """Serves one classifier, by folder or name, until it is left. Raises ServerError where it does not start.
+def own_gateway(classifiers: Sequence[str | Path], *, backend: str, device: str | None = None) -> Iterator[OwnGateway]:
+    """Serves classifiers, by folder or name, until it is left. Raises ServerError where it does not start.
 
     Settings of the environment are not its own; they may be for another gateway.
     """
     server, metrics = (f"{LOOPBACK}:{port}" for port in _free_ports(2))
     with tempfile.TemporaryDirectory(prefix="robust-synthesis-") as scratch:
         models, log = Path(scratch, "models"), Path(scratch, "log")
-        folder = find(model).resolve()
         models.mkdir()
-        (models / folder.name).symlink_to(folder)
+        for folder in (find(each).resolve() for each in classifiers):
+            (models / folder.name).symlink_to(folder)
         command = [sys.executable, "-m", "robust_synthesis", "serve", "--backend", backend, "--models", str(models)]
         command += ["--listen", server, "--metrics-port", metrics.rpartition(":")[2]]
         command += ["--device", device] if device else []

@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 from PIL import Image
 
-from ..errors import ServerError
+from ..errors import ServerError, SynthesisError
 from ..requests import Box, ImageSource
 from ..specs import Spec
 from ..v1 import synthesis_pb2
@@ -61,6 +61,11 @@ class AsyncEditSession:
     def undoable(self) -> int:
         """How many edits can be taken back."""
         return self._book.undoable
+
+    @property
+    def ended(self) -> SynthesisError | None:
+        """Why nothing can be asked of the session any more; None as long as something can."""
+        return self._book.error
 
     async def apply(self, spec: Spec, *, mask: ImageSource | None = None, box: Box | None = None) -> AsyncEdit:
         """Begin an edit; mask and box are in pixels of the current picture. Does not wait for it."""

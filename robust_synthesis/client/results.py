@@ -34,6 +34,8 @@ class Progress(results.Progress):
     """Which picture."""
     preview: Image.Image | None = field(default=None, repr=False)
     """The unfinished picture, where asked for; the last bundle of steps has none, since its result follows."""
+    file: bytes = field(default=b"", repr=False)
+    """The same as the server encoded it, JPEG."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ class Unit:
 
 def progress(message: synthesis_pb2.Progress) -> Progress:
     preview = picture(message.preview) if message.preview else None
-    return Progress(message.step, message.steps, message.loss, message.probability, message.index, preview)
+    return Progress(
+        message.step, message.steps, message.loss, message.probability, message.index, preview, message.preview
+    )
 
 
 def queued(message: synthesis_pb2.Queued) -> Queued:

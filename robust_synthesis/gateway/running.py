@@ -23,7 +23,7 @@ from .backends.engine import EngineBackend
 from .server import Gateway, Options
 
 T = TypeVar("T")
-ANY_PORT = "127.0.0.1:0"
+LOOPBACK = "127.0.0.1"
 
 
 def embedded(models: Path) -> Backend:
@@ -36,10 +36,11 @@ def embedded(models: Path) -> Backend:
 
 @contextlib.asynccontextmanager
 async def running(
-    backend: Backend, options: Options | None = None, *, grace: float = 0, **parts: Any
+    backend: Backend, options: Options | None = None, *, grace: float = 0, port: int = 0, **parts: Any
 ) -> AsyncIterator[Gateway]:
     """A gateway that has started; `parts` are further parameters of `Gateway`. On leaving, requests have `grace` seconds."""
-    gateway = Gateway(backend, dataclasses.replace(options or Options(), listen=ANY_PORT), **parts)
+    listen = f"{LOOPBACK}:{port}"
+    gateway = Gateway(backend, dataclasses.replace(options or Options(), listen=listen), **parts)
     await gateway.start()
     try:
         yield gateway

@@ -8,7 +8,7 @@ Every function raises InvalidInput naming the field.
 """
 
 from .decoding import MAX_BYTES, MAX_PIXELS, Encoded, Header, Source, decode, header
-from .encoding import animation, check_suffix, encode, enlarge, save, to_file, to_image
+from .encoding import animated, animation, check_suffix, encode, enlarge, save, to_file, to_image
 from .geometry import FITS, box_numbers, drawn_mask, drawn_rectangle, mask_square, paste_back, squared, to_square
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Encoded",
     "Header",
     "Source",
+    "animated",
     "animation",
     "box_numbers",
     "check_suffix",

@@ -86,14 +86,29 @@ def animation(
     last_frame: float = 1.5,
     at_least: int = 256,
 ) -> None:
-    """Write a looping .gif or .webp, whole or not at all, with frames enlarged to `at_least` pixels.
-
-    The last frame stays for `last_frame` seconds. GIF counts time in hundredths of a second.
-    """
+    """Write a looping .gif or .webp, whole or not at all, as `animated` makes it."""
     path = Path(path)
     name = _ANIMATED.get(path.suffix.lower())
     if name is None:
         raise _unknown_suffix(path, _ANIMATED)
+    _write(animated(frames, name, seconds_per_frame, last_frame=last_frame, at_least=at_least), path)
+
+
+def animated(
+    frames: Iterable[Image.Image],
+    format: str,
+    seconds_per_frame: float = 0.1,
+    *,
+    last_frame: float = 1.5,
+    at_least: int = 256,
+) -> bytes:
+    """A looping gif or webp file, with frames enlarged to `at_least` pixels.
+
+    The last frame stays for `last_frame` seconds. GIF counts time in hundredths of a second.
+    """
+    name = _ANIMATED.get(f".{format.lower()}")
+    if name is None:
+        raise InvalidInput("format", f"{format!r} cannot be animated; use gif or webp.")
     if not 0.02 <= seconds_per_frame <= 60:
         raise InvalidInput("seconds_per_frame", f"is {seconds_per_frame:g}; use 0.02 (which browsers can show) to 60.")
     if not 0 <= last_frame <= 60:
@@ -106,7 +121,7 @@ def animation(
     each, last = round(seconds_per_frame * 100) * 10, round(max(last_frame, seconds_per_frame) * 100) * 10
     durations = [each] * (len(pictures) - 1) + [last]
     options = {"save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0, "quality": 90}
-    _write(_file(pictures[0], name, **options), path)
+    return _file(pictures[0], name, **options)
 
 
 def check_suffix(path: str | Path, *, animated: bool = False, field: str = "out") -> None:

@@ -38,6 +38,7 @@ SERVE = (
     "pydantic_settings",
     "pynvml",
 )
+STUDIO = ("starlette", "uvicorn", "websockets")
 EXTRAS = (
     *SERVE,
     "pyarrow",
@@ -47,6 +48,7 @@ EXTRAS = (
     "tensorboard",
     "torchmetrics",
     "pyautoattack",
+    *STUDIO,
 )
 
 NEIGHBOURS = """
@@ -136,7 +138,10 @@ def test_the_wheel_has_every_module_and_the_types_and_nothing_else(wheel: Path) 
         same = [archive.read(f"robust_synthesis/_{name}") == (ROOT / name).read_bytes() for name in SHIPPED]
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi")}
     found = {name for name in names if ".dist-info/" not in name}
-    assert found == modules | {"robust_synthesis/py.typed"} | {f"robust_synthesis/_{name}" for name in SHIPPED}
+    page = {
+        f"robust_synthesis/_{path.relative_to(ROOT)}" for path in (ROOT / shipped.PAGE).rglob("*") if path.is_file()
+    }
+    assert found == modules | {"robust_synthesis/py.typed"} | {f"robust_synthesis/_{name}" for name in SHIPPED} | page
     assert all(same)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert f"\nVersion: {__version__}\n" in metadata
@@ -208,6 +213,7 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
         ("import photo.png new", "serve"),
         ("demo", "demo"),
         ("archive cifar10", "serve"),
+        ("studio", "studio"),
         ("evaluate cifar10", "evaluate"),
         ("report cifar10", "evaluate"),
         ("train data new", "train"),
@@ -226,6 +232,21 @@ def test_the_base_install_is_a_client(base: Installed) -> None:
         done = base.run("robust-synthesis", "generate", "--class", "dog", "-o", "dog.png", "--server", gateway.target)
         assert (done.returncode, done.stderr) == (0, "")
     (base.work / "dog.png").unlink()
+
+
+def test_the_studio_needs_no_torch_and_serves_its_page(
+    wheel: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    studio = Installed(tmp_path_factory.mktemp("studio"), wheel, models, hidden=EXTRAS[: -len(STUDIO)])
+    with FakeGateway() as gateway:
+        code = "from urllib.request import urlopen\nfrom robust_synthesis.studio.running import serving\n"
+        code += f"with serving({gateway.target!r}) as url:\n"
+        code += "    for path in ('', '/page/scripts/main.js', '/page/styles/tokens.css', '/models'):\n"
+        code += "        print(urlopen(url + path).status)\n"
+        assert studio.python(code) == 4 * "200\n"
+    done = studio.run("robust-synthesis", "studio")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "robust-synthesis studio: needs torch; pip install 'robust-synthesis[serve]'.\n"
 
 
 def test_what_needs_no_torch_imports_in_the_base_install(base: Installed) -> None:

@@ -19,6 +19,8 @@ MODULES = (
     "robust_synthesis.gateway.metrics",
     "robust_synthesis.gateway.tracing",
     "robust_synthesis.messages",
+    "robust_synthesis.studio.running",
+    "robust_synthesis.cli.studio",
 )
 
 
