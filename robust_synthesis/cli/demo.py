@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from .. import imaging
 from ..client import Client, Unit
+from ..drawings import drawings
 from ..files import check_writable
 from ..model_folder import SEEDS, Card, ModelFolder, find
 from ..results import Picture, Result
@@ -28,6 +29,9 @@ SHOWN = 5
 """Pictures of the way there, on the sheet."""
 FRAMES = 4 * SHOWN
 """To choose them from."""
+MODEL = "imagenet64"
+CATS, GOALS, UNITS = ("cat", "tabby"), ("dog", "golden retriever"), ("foliage",)
+"""What scikit-image's cat is called, what it becomes, and what it is painted with, in one classifier or another."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -52,7 +56,7 @@ def add_parser(verbs: Any) -> None:
         default="torchserve",
         help="who computes: a TorchServe below the gateway, or, without Java, the gateway itself (%(default)s)",
     )
-    add_model(parser)
+    add_model(parser, MODEL)
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,12 @@ def _shown(service: Service, photo: Image.Image, options: argparse.Namespace) ->
     """The class of the photo: as it is named, ours known, any other predicted."""
     if options.target is not None:
         return service.card.classes[service.card.class_index(options.target)]
-    if options.image is None and "cat" in service.card.classes:
-        return "cat"
-    return next(iter(service.client.classify(photo, top=1)))
+    named = () if options.image else CATS
+    return _first(named, service.card.classes) or next(iter(service.client.classify(photo, top=1)))
+
+
+def _first(names: Sequence[str], among: Sequence[str]) -> str | None:
+    return next((name for name in names if name in among), None)
 
 
 def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Example]:
@@ -140,7 +147,7 @@ def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Exa
     small = imaging.squared(photo, size)
     seen = Cell(small, f"input: {target}")
     others = [name for name in card.classes if name != target]
-    goal = "dog" if "dog" in others else others[0]
+    goal = _first(GOALS, others) or others[0]
     starts = {"gaussian": "Generation from class Gaussians", "noise": "Generation from plain noise"}
     if SEEDS not in card.files:
         del starts["gaussian"]
@@ -173,7 +180,7 @@ def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Exa
         [Cell(small, "original"), Cell(low, f"input: {size // 4} x {size // 4}")],
         lambda **kw: client.super_resolve(low, target, factor=4, **kw),
     )
-    sketch, drawn = _sketch(list(card.classes))
+    ((drawn, sketch),) = drawings(card.classes, 1)
     yield Example(
         "sketch-to-image",
         f"Sketch to {drawn}",
@@ -188,7 +195,7 @@ def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Exa
         lambda **kw: client.paint_features(small, box=area, target=goal, **kw),
     )
     if units := service.units:
-        unit = next((unit for unit in units if unit.name.startswith(f"{goal} ")), units[0])
+        unit = next((u for u in units if u.name in UNITS or u.name.startswith(f"{goal} ")), units[0])
         yield Example(
             "paint-features-unit",
             f"Painting with a latent unit: {unit.name or unit.unit}",
@@ -205,7 +212,9 @@ def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Exa
 
 def _every_class(service: Service, **options: Any) -> Result:
     """A picture of each of up to ten classes, asked for all at once, as one result."""
-    names = service.card.classes[:10]
+    classes = service.card.classes
+    count = min(10, len(classes))
+    names = [classes[i * len(classes) // count] for i in range(count)]
     with ThreadPoolExecutor(len(names)) as pool:
         parts = list(pool.map(lambda name: service.client.generate(name, **options), names))
     pictures = tuple(picture for part in parts for picture in part.pictures)
@@ -255,19 +264,3 @@ def _cat() -> Image.Image:
 
     photo = Image.fromarray(data.chelsea())  # type: ignore[no-untyped-call]
     return photo.crop((60, 0, 360, 300))
-
-
-def _sketch(classes: list[str]) -> tuple[Image.Image, str]:
-    """A crude drawing on a flat background, and what it is of."""
-    image = Image.new("RGB", (256, 256), "#9cc7ea")
-    pen = ImageDraw.Draw(image)
-    if "ship" not in classes:
-        pen.rectangle((0, 150, 256, 256), "#5b9a44")
-        pen.ellipse((60, 80, 200, 190), "#7a4a24")
-        return image, classes[0]
-    pen.rectangle((0, 165, 256, 256), "#2f5f8f")
-    pen.polygon([(40, 150), (216, 150), (190, 190), (66, 190)], "#5a3a2a")
-    pen.rectangle((90, 118, 150, 150), "#e8e8e8")
-    pen.rectangle((120, 60, 128, 118), "#444444")
-    pen.polygon([(130, 62), (190, 112), (130, 112)], "#f4f4f4")
-    return image, "ship"

@@ -22,7 +22,7 @@ TASKS |= {"paint-features-class", "paint-features-unit", "maximize-class"}
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif("cifar10" not in available(), reason="needs model_store/cifar10"),
+    pytest.mark.skipif("imagenet64" not in available(), reason="needs model_store/imagenet64"),
 ]
 
 
@@ -69,7 +69,7 @@ def test_demo_without_torchserve_makes_the_same_pictures(demo: Path, tmp_path: P
         assert task["parameters"] == there[name]["parameters"]
 
 
-@pytest.mark.skipif("cifar10-judge" not in available(), reason="needs model_store/cifar10-judge")
+@pytest.mark.skipif("cifar10-judge" not in available(), reason="needs model_store/cifar10 and its judge")
 def test_an_independent_judge_recognises_what_is_generated() -> None:
     judge = Synthesizer(Classifier.load("cifar10-judge"))
     synthesizer = Synthesizer(Classifier.load("cifar10"))

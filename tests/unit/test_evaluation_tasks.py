@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from robust_synthesis.drawings import SIDE, drawings
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import NotFound
 from robust_synthesis.evaluation import EvaluationOptions
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.evaluation.options import radii_of
 from robust_synthesis.evaluation.parts import class_maximization, feature_painting, generation, sketches, translation
-from robust_synthesis.evaluation.parts.drawings import SIDE, drawings
 from robust_synthesis.evaluation.parts.names import file_name, shown
 from robust_synthesis.testing import CLASSES, pictures, tiny_card, tiny_classifier
 from robust_synthesis.training.datasets import ImageSet

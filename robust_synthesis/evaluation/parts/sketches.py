@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ... import specs
+from ...drawings import drawings
 from ...engine.classifier import Classifier
 from ...imaging import to_square
 from ...sheet import Row, draw
@@ -19,7 +20,6 @@ from ..judge import Judge
 from ..proportion import Proportion
 from ..synthesis import Change, make
 from ..tally import OnProgress, Tally, silent
-from .drawings import drawings
 
 COUNT = 6
 
