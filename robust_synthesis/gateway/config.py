@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         "(default: remote where there are workers, else embedded)",
     )
     models: Path | None = Field(None, description="folder of the classifiers (default: model_store)")
-    default_model: str = Field("", description="of requests without one (default: the only one, or only robust one)")
+    default_model: str = Field("", description="of requests without one (default: the robust one of most classes)")
     device: str | None = Field(None, description="cpu, cuda or cuda:N (default: a GPU where there is one)")
     workers: List = Field((), description="addresses of worker agents, HOST:PORT; every address of a name is a worker")
     worker_tls: bool = Field(False, description="encrypt to workers, with the system's authorities")

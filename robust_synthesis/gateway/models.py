@@ -25,12 +25,18 @@ class Models:
         return dict(sorted(found.items()))
 
     def default(self) -> str:
-        """What requests without a model get: what was configured, else the only one, or only robust one; may be empty."""
+        """What requests without a model get; empty where that is not clear.
+
+        It is what was configured, else the only one, else the robust one of most classes.
+        """
         if self._default:
             return self._default
         models = self.current()
-        robust = [name for name, info in models.items() if info.card.role == "robust"]
-        return next((names[0] for names in (list(models), robust) if len(names) == 1), "")
+        if len(models) == 1:
+            return next(iter(models))
+        classes = {name: len(info.card.classes) for name, info in models.items() if info.card.role == "robust"}
+        most = [name for name, count in classes.items() if count == max(classes.values())]
+        return most[0] if len(most) == 1 else ""
 
     def named(self, name: str) -> str:
         """The name, or that of the default. Raises InvalidInput where there is neither."""

@@ -56,7 +56,7 @@ class Options:
 
     listen: str = f"127.0.0.1:{DEFAULT_PORT}"
     default_model: str = ""
-    """Of requests without one; empty is the only classifier, or the only robust one."""
+    """Of requests without one; empty is the only classifier, or the robust one of most classes."""
     limits: Limits = field(default_factory=Limits)
     sessions: SessionLimits = field(default_factory=SessionLimits)
     uploads: UploadLimits = field(default_factory=UploadLimits)

@@ -100,10 +100,16 @@ def with_role(name: str, role: str) -> ModelInfo:
     return dataclasses.replace(info, card=dataclasses.replace(info.card, role=role))
 
 
-def test_the_default_is_what_was_configured_or_the_only_one_or_the_only_robust_one() -> None:
+def of_classes(name: str, *classes: str) -> ModelInfo:
+    info = fake_model(name)
+    return dataclasses.replace(info, card=dataclasses.replace(info.card, classes=classes))
+
+
+def test_the_default_is_what_was_configured_or_the_only_one_or_the_robust_one_of_most_classes() -> None:
     assert Models(served(fake_model("a")), "b").default() == "b"
     assert Models(served(with_role("a", "standard"))).default() == "a"
     assert Models(served(fake_model("a"), with_role("b", "standard"))).default() == "a"
+    assert Models(served(fake_model("a"), of_classes("b", "cat", "dog", "fox"), fake_model("c"))).default() == "b"
     several = Models(served(fake_model("a"), fake_model("b"), fake_model("a", "old", current=False)))
     assert several.default() == ""
     assert {name: info.version for name, info in several.current().items()} == {"a": "v1", "b": "v1"}
