@@ -137,6 +137,7 @@ def test_the_wheel_has_every_module_and_the_types_and_nothing_else(wheel: Path) 
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
         same = [archive.read(f"robust_synthesis/_{name}") == (ROOT / name).read_bytes() for name in SHIPPED]
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi")}
+    modules |= {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.j2")}
     found = {name for name in names if ".dist-info/" not in name}
     page = {
         f"robust_synthesis/_{path.relative_to(ROOT)}" for path in (ROOT / shipped.PAGE).rglob("*") if path.is_file()
