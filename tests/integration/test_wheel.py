@@ -173,7 +173,7 @@ def test_the_installed_wheel_runs_every_verb(installed: Installed) -> None:
         "compare photo.png -o compare.png",
         "models",
         f"import tiny.pt mine --classes {','.join(CLASSES)} {statistics}",
-        "demo --image photo.png --class circle",
+        "demo --model cifar10 --image photo.png --class circle",
     )
     for verb in ("train", "evaluate"):
         assert installed.run("robust-synthesis", verb, "--help").returncode == 0
