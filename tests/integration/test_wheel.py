@@ -212,7 +212,7 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
         ("classify photo.png", "serve"),
         ("compare photo.png", "serve"),
         ("import photo.png new", "serve"),
-        ("demo", "demo"),
+        ("demo --model cifar10", "demo"),
         ("archive cifar10", "serve"),
         ("studio", "studio"),
         ("evaluate cifar10", "evaluate"),
