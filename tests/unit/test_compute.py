@@ -297,7 +297,9 @@ def test_a_gradient_that_is_not_a_number_fails_its_job_wherever_the_chunks_end(
 ) -> None:
     real = Classifier.logits_and_latent
 
-    def steep(self: Classifier, x: torch.Tensor, fake_relu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def steep(
+        self: Classifier, x: torch.Tensor, fake_relu: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         logits, latent = real(self, x, fake_relu)
         return logits + (0 * x).sum((1, 2, 3)).sqrt()[:, None], latent  # the slope of a root at 0
 
