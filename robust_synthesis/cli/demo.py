@@ -17,11 +17,11 @@ from .. import imaging
 from ..client import Client, Unit
 from ..drawings import drawings
 from ..files import check_writable
-from ..model_folder import SEEDS, Card, ModelFolder, find
+from ..model_folder import SEEDS, Card, ModelFolder, available, find
 from ..results import Picture, Result
 from ..sheet import Cell, Row, draw
 from .latencies import latencies
-from .options import add_model, progress_bar, write_json
+from .options import MODEL, add_model, progress_bar, write_json
 from .own_gateway import own_gateway
 
 SHEET = "contact-sheet.png"
@@ -29,7 +29,8 @@ SHOWN = 5
 """Pictures of the way there, on the sheet."""
 FRAMES = 4 * SHOWN
 """To choose them from."""
-MODEL = "imagenet64"
+SHOWN_MODEL = "imagenet64"
+"""Of the models directory, where it is there."""
 CATS, GOALS, UNITS = ("cat", "tabby"), ("dog", "golden retriever"), ("foliage",)
 """What scikit-image's cat is called, what it becomes, and what it is painted with, in one classifier or another."""
 
@@ -56,7 +57,7 @@ def add_parser(verbs: Any) -> None:
         default="torchserve",
         help="who computes: a TorchServe below the gateway, or, without Java, the gateway itself (%(default)s)",
     )
-    add_model(parser, MODEL)
+    add_model(parser, SHOWN_MODEL if SHOWN_MODEL in available() else MODEL)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_the_installed_wheel_runs_every_verb(installed: Installed) -> None:
         "compare photo.png -o compare.png",
         "models",
         f"import tiny.pt mine --classes {','.join(CLASSES)} {statistics}",
-        "demo --model cifar10 --image photo.png --class circle",
+        "demo --image photo.png --class circle",
     )
     for verb in ("train", "evaluate"):
         assert installed.run("robust-synthesis", verb, "--help").returncode == 0
@@ -212,7 +212,7 @@ def test_the_base_install_lists_models_and_says_which_extra_a_verb_needs(base: I
         ("classify photo.png", "serve"),
         ("compare photo.png", "serve"),
         ("import photo.png new", "serve"),
-        ("demo --model cifar10", "demo"),
+        ("demo", "demo"),
         ("archive cifar10", "serve"),
         ("studio", "studio"),
         ("evaluate cifar10", "evaluate"),
