@@ -507,6 +507,9 @@ def test_a_call_that_grpc_ends_at_its_deadline_is_not_counted_as_cancelled(model
             # With a request_id the request outlives this caller's deadline, as others may join it: gRPC ends the call.
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.synthesis.Generate(ask("Generate", spec=long(), request_id="a"), timeout=0.5)
+            async with asyncio.timeout(20):  # the caller hears it first
+                while not counter.calls:
+                    await asyncio.sleep(0.01)
         assert counter.calls == [("Generate", "DEADLINE_EXCEEDED")]
 
     asyncio.run(main())
