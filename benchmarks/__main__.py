@@ -1,7 +1,7 @@
 """Every figure that the README states: `python -m benchmarks [SECTION ...] [--full] [--model FOLDER] [--replace]`.
 
 Each section is a module of this package with a TITLE and `run(folder, quick=...)`. What was measured goes to
-`benchmarks/results`; a figure that became worse than the stored one replaces it only with --replace.
+`benchmarks/results/figures`; a figure that became worse than the stored one replaces it only with --replace.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
 from robust_synthesis.model_folder import ModelFolder
 
-from .results import Results, Section
+from .figures import Results, Section
 
 ROOT = Path(__file__).parent
 SECTIONS = ("engine", "roofline", "precision", "startup")
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"default: {', '.join(SECTIONS)}")
     parser.add_argument("--full", action="store_true", help="the whole grid instead of the headline figures")
     parser.add_argument("--model", type=Path, default=ROOT.parent / "model_store/cifar10", help="a model folder")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where results are kept")
+    parser.add_argument("--results", type=Path, default=ROOT / "results/figures", help="where results are kept")
     parser.add_argument("--replace", action="store_true", help="keep the new figures even where they are worse")
     options = parser.parse_args()
     if unknown := set(options.sections) - set(SECTIONS):

@@ -22,8 +22,8 @@ from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
 from . import authors
+from .figures import Figure
 from .measure import Spread, ratio, take_turns
-from .results import Figure
 
 TITLE = "Engine against the authors' attacker"
 EPSILON, STEP_SIZE = 10.0, 0.5

@@ -11,7 +11,7 @@ from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.model_folder import ModelFolder
 
-from .results import Figure
+from .figures import Figure
 
 TITLE = "bf16 against fp32, by the judge"
 

@@ -18,8 +18,8 @@ from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.model_folder import ModelFolder
 
 from . import engine
+from .figures import Figure
 from .measure import ratio, take_turns
-from .results import Figure
 
 TITLE = "A step against the hardware's limit"
 SIDE = 64

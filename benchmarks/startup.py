@@ -10,8 +10,8 @@ from pathlib import Path
 from robust_synthesis.archive import build
 from robust_synthesis.model_folder import ModelFolder
 
+from .figures import Figure
 from .measure import ratio, take_turns
-from .results import Figure
 
 TITLE = "Start-up, memory, archive"
 MEMORY = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

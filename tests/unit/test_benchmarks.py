@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
+from benchmarks.figures import Figure, Results, Section
 from benchmarks.measure import Spread, ratio, take_turns
-from benchmarks.results import Figure, Results, Section
+from robust_synthesis.testing import tiny_model_folder
 
 
 def section(*figures: Figure, hardware: str = "a machine", quick: bool = True) -> Section:
@@ -60,3 +62,20 @@ def test_the_table_says_which_targets_were_missed() -> None:
     assert text.count("at least 2.5") == 2
     assert "at most 2.5 |" in text
     assert dataclasses.replace(figure(2), target=None).reached is None
+
+
+def test_the_table_has_every_section_that_is_kept(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.write(section(figure(2)))
+    results.write(dataclasses.replace(section(figure(3)), name="roofline", title="Roofline"))
+    text = (tmp_path / "README.md").read_text()
+    assert text.index("### Engine") < text.index("### Roofline")
+
+
+def test_a_command_measures_writes_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = tiny_model_folder(tmp_path / "tiny").path
+    command = ["benchmarks", "roofline", "--model", str(tiny), "--results", str(tmp_path / "figures")]
+    monkeypatch.setattr("sys.argv", command)
+    assert main() == 0
+    (kept,) = (tmp_path / "figures").glob("*.json")
+    assert all(figure.value > 0 for figure in Section.read(kept).figures)
