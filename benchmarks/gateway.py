@@ -1,7 +1,7 @@
 """What the gateway costs, and how gateways share workers, as Markdown tables.
 
-    python benchmarks/gateway.py overhead [--size 64] [--rounds 15] [--model FOLDER]
-    python benchmarks/gateway.py sharing [--gateways 1 2] [--workers 3] [--callers 48] [--seconds 20]
+    python -m benchmarks.gateway overhead [--size 64] [--rounds 15] [--model FOLDER]
+    python -m benchmarks.gateway sharing [--gateways 1 2] [--workers 3] [--callers 48] [--seconds 20]
 
 `overhead` compares, taking turns within one run: an empty method of grpc.aio with the gateway's ListModels; and a lone job of
 60 steps by the library in this process with the same job by a gateway that computes in its own (embedded), PNG and gRPC included.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import socket
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from typing import Any
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.measure import Spread, ratio, take_turns
 from robust_synthesis.v1 import model_pb2, model_pb2_grpc, synthesis_pb2, synthesis_pb2_grpc, task_pb2
 
 INJECTION = Path(__file__).parent.parent / "tests/integration/injection"
@@ -81,30 +83,10 @@ def empty_server() -> Iterator[str]:
         thread.join()
 
 
-def taking_turns(rounds: int, warm_up: int, *calls: Callable[[int], object]) -> list[list[float]]:
-    """Seconds of each call, round by round, the first of a round changing."""
-    times: list[list[float]] = [[] for _ in calls]
-    for number in range(-warm_up, rounds):
-        order = list(enumerate(calls))
-        for which, call in order if number % 2 else reversed(order):
-            begun = time.perf_counter()
-            call(number)
-            if number >= 0:
-                times[which].append(time.perf_counter() - begun)
-    return times
-
-
-def spread(times: Sequence[float]) -> str:
-    """Median, and the tenth and ninetieth percentile, in milliseconds."""
-    low, *_, high = statistics.quantiles(times, n=10)
-    return f"{1000 * statistics.median(times):.2f} ({1000 * low:.2f} to {1000 * high:.2f})"
-
-
 def compared(name: str, base: Sequence[float], ours: Sequence[float]) -> str:
-    ratios = [b / a for a, b in zip(base, ours, strict=True)]
-    low, *_, high = statistics.quantiles(ratios, n=10)
-    ratio = f"{statistics.median(ours) / statistics.median(base):.2f} ({low:.2f} to {high:.2f})"
-    return f"| {name} | {len(ours)} | {spread(base)} | {spread(ours)} | {ratio} |"
+    """A row of the table: medians, 10th and 90th percentiles, in milliseconds."""
+    spreads = [Spread.of([1000 * seconds for seconds in times]) for times in (base, ours)]
+    return f"| {name} | {len(ours)} | {spreads[0]} | {spreads[1]} | {ratio(ours, base)} |"
 
 
 def overhead(options: argparse.Namespace) -> None:
@@ -137,19 +119,35 @@ def overhead(options: argparse.Namespace) -> None:
         name = library.classifier.card.classes[0]
         request = model_pb2.ListModelsRequest()
 
-        def alone(seed: int) -> None:
-            made = library.generate(name, seed=abs(seed), steps=STEPS, start="noise")
+        seeds = itertools.count()
+
+        def alone() -> None:
+            made = library.generate(name, seed=next(seeds), steps=STEPS, start="noise")
             encode(made.image)
 
-        calls = taking_turns(
-            options.calls, 200, lambda _: nothing(b"", timeout=10), lambda _: models.ListModels(request, timeout=10)
+        calls = take_turns(
+            {
+                "empty": lambda: nothing(b"", timeout=10),
+                "models": lambda: models.ListModels(request, timeout=10),
+            },
+            options.calls,
+            warm_up=200,
         )
-        jobs = taking_turns(
-            options.rounds, 2, alone, lambda seed: synthesis.Generate(generate(name, abs(seed)), timeout=600)
+        jobs = take_turns(
+            {
+                "alone": alone,
+                "gateway": lambda: synthesis.Generate(generate(name, next(seeds)), timeout=600),
+            },
+            options.rounds,
+            warm_up=2,
         )
     print("| what | times | base, ms | gateway, ms | ratio |\n|---|---|---|---|---|")
-    print(compared("ListModels, to an empty grpc.aio method", *calls))
-    print(compared(f"lone job of {STEPS} steps, {library.classifier.card.size} px, to the library in-process", *jobs))
+    print(compared("ListModels, to an empty grpc.aio method", *calls.values()))
+    print(
+        compared(
+            f"lone job of {STEPS} steps, {library.classifier.card.size} px, to the library in-process", *jobs.values()
+        )
+    )
 
 
 # Sharing.

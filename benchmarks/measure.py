@@ -27,18 +27,18 @@ class Spread:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def take_turns(subjects: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that each subject took in each round, after a first round that does not count.
+def take_turns(subjects: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds that each subject took in each round, after `warm_up` rounds that do not count.
 
     Which subject begins a round alternates, so that what one leaves in caches favours no other.
     """
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for turn in range(rounds + 1):
+    for turn in range(1 - warm_up, rounds + 1):
         order = list(subjects.items())
         for name, subject in order if turn % 2 else reversed(order):
             begun = time.perf_counter()
             subject()
-            if turn:
+            if turn > 0:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
 
