@@ -9,13 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
 from ..errors import ServerError
-from ..model_folder import find
+from ..model_folder import ModelFolder, find
 
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
@@ -46,15 +46,17 @@ def own_gateway(classifiers: Sequence[str | Path], *, backend: str, device: str 
     with tempfile.TemporaryDirectory(prefix="robust-synthesis-") as scratch:
         models, log = Path(scratch, "models"), Path(scratch, "log")
         models.mkdir()
-        for folder in (find(each).resolve() for each in classifiers):
-            (models / folder.name).symlink_to(folder)
+        folders = [ModelFolder.open(find(each).resolve()) for each in classifiers]
+        for folder in folders:
+            (models / folder.path.name).symlink_to(folder.path)
+        served = {folder.card.name for folder in folders if folder.card.role != "judge"}
         command = [sys.executable, "-m", "robust_synthesis", "serve", "--backend", backend, "--models", str(models)]
         command += ["--listen", server, "--metrics-port", metrics.rpartition(":")[2]]
         command += ["--device", device] if device else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROBUST_SYNTHESIS_")}
         with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
             try:
-                _wait(process, server, log)
+                _wait(process, server, log, served)
                 yield OwnGateway(server, f"http://{metrics}/metrics")
             finally:
                 process.terminate()
@@ -64,8 +66,8 @@ def own_gateway(classifiers: Sequence[str | Path], *, backend: str, device: str 
                     process.kill()
 
 
-def _wait(process: subprocess.Popen[bytes], server: str, log: Path) -> None:
-    """Until it has a classifier that can work."""
+def _wait(process: subprocess.Popen[bytes], server: str, log: Path, served: Set[str]) -> None:
+    """Until all of its classifiers can work: which one is the default depends on all."""
     from ..client import Client, SynthesisError
 
     end = time.monotonic() + START_SECONDS
@@ -74,7 +76,7 @@ def _wait(process: subprocess.Popen[bytes], server: str, log: Path) -> None:
             if process.poll() is not None:
                 raise ServerError(f"the gateway did not start: {_last_line(log)}")
             with contextlib.suppress(SynthesisError):
-                if client.models(timeout=1):
+                if served <= {model.name for model in client.models(timeout=1)}:
                     return
             time.sleep(0.1)
     raise ServerError(f"the gateway did not start within {START_SECONDS:.0f} s: {_last_line(log)}")
