@@ -52,6 +52,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--width", type=int, help="channels of the first stage (64)")
     group.add_argument("--depths", help="blocks of each stage, such as 2,2,2,2")
     group.add_argument("--stem", choices=("small", "large"), help="3x3 stride 1, or 7x7 with max-pool (by image size)")
+    group.add_argument("--activation", choices=("relu", "silu", "gelu"), help="between convolutions (relu)")
     group.add_argument("--init", metavar="MODEL", help="fine-tune this model folder; takes its network")
 
 
@@ -114,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(TrainConfig)} & vars(options).keys()
     config = TrainConfig(**{name: getattr(options, name) for name in names})
     parent = Parent(options.init) if options.init else None
-    own = {name: getattr(options, name) for name in ("width", "depths", "stem")}
+    own = {name: getattr(options, name) for name in ("width", "depths", "stem", "activation")}
     network = parent.architecture if parent else architecture(options.network, **own)
     data = datasets.load(options.data, "train", size=options.size, limit=options.limit)
     _check_classes(data, options.seeds)

@@ -7,8 +7,9 @@ Parameter names of `ResNet` are torchvision's, so that weights travel both ways.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,15 @@ class _FlaggedReLU(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (passes,) = ctx.saved_tensors
         return grads[0] * passes, None
+
+
+Activation = Callable[[Tensor], Tensor]
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": functools.partial(F.relu, inplace=True),
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
+"""Between the convolutions of a ResNet; the last one, behind `features`, is a ReLU in every network."""
 
 
 class Network(nn.Module):
@@ -55,29 +65,31 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016); returns the sum *before* its ReLU."""
+    """Two 3x3 convolutions and a shortcut (He et al. 2016); returns the sum *before* its activation."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1, self.bn1 = _conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
         self.downsample = _shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.activation(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return cast(Tensor, y + (x if self.downsample is None else self.downsample(x)))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut (He et al. 2016); returns the sum *before* its ReLU."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut (He et al. 2016); returns the sum *before* its activation."""
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         outputs = width * self.expansion
         self.conv1, self.bn1 = _conv(inputs, width, 1), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
@@ -85,8 +97,8 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.activation(self.bn1(self.conv1(x)))
+        y = self.activation(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return cast(Tensor, y + (x if self.downsample is None else self.downsample(x)))
 
@@ -121,13 +133,17 @@ class PreActBlock(nn.Module):
 Block = type[BasicBlock] | type[Bottleneck] | type[PreActBlock]
 
 
-def _stage(block: Block, inputs: int, width: int, depth: int, stride: int) -> nn.Sequential:
+def _stage(block: Block, inputs: int, width: int, depth: int, stride: int, **options: Any) -> nn.Sequential:
     outputs = width * block.expansion
-    return nn.Sequential(*(block(outputs if i else inputs, width, 1 if i else stride) for i in range(depth)))
+    blocks = (block(outputs if i else inputs, width, 1 if i else stride, **options) for i in range(depth))
+    return nn.Sequential(*blocks)
 
 
 class ResNet(Network):
-    """Residual network (He et al. 2016) with a "small" stem (3x3, stride 1: CIFAR) or a "large" one (7x7, max-pool)."""
+    """Residual network (He et al. 2016) with a "small" stem (3x3, stride 1: CIFAR) or a "large" one (7x7, max-pool).
+
+    `activation` is one of `ACTIVATIONS`.
+    """
 
     def __init__(
         self,
@@ -137,8 +153,10 @@ class ResNet(Network):
         depths: Sequence[int] = (2, 2, 2, 2),
         width: int = 64,
         stem: str = "small",
+        activation: str = "relu",
     ) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         kinds: Mapping[str, Block] = {"basic": BasicBlock, "bottleneck": Bottleneck}
         kind = kinds[block]
         self.conv1 = _conv(3, width, 7, 2) if stem == "large" else _conv(3, width, 3)
@@ -147,7 +165,8 @@ class ResNet(Network):
         self.stages = [f"layer{i + 1}" for i in range(len(depths))]
         channels = width
         for i, (name, depth) in enumerate(zip(self.stages, depths, strict=True)):
-            self.add_module(name, _stage(kind, channels, width << i, depth, stride=2 if i else 1))
+            stage = _stage(kind, channels, width << i, depth, stride=2 if i else 1, activation=self.activation)
+            self.add_module(name, stage)
             channels = (width << i) * kind.expansion
         self.fc = nn.Linear(channels, classes)
 
@@ -159,7 +178,7 @@ class ResNet(Network):
         y: Tensor = self.bn1(self.conv1(x))
         first = True
         for block in self._blocks():
-            y = F.relu(y, inplace=True)
+            y = self.activation(y)
             y = block(self.maxpool(y) if first else y)
             first = False
         return y

@@ -17,10 +17,15 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 
 
 def architecture(
-    network: str, *, width: int | None = None, depths: str | None = None, stem: str | None = None
+    network: str,
+    *,
+    width: int | None = None,
+    depths: str | None = None,
+    stem: str | None = None,
+    activation: str | None = None,
 ) -> dict[str, Any]:
     """What the card of a network says, but for a stem that is not given. Raises InvalidInput for what it cannot have."""
-    options = {"width": width, "depths": depths, "stem": stem}
+    options = {"width": width, "depths": depths, "stem": stem, "activation": activation}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if given and NETWORKS[network]["kind"] != "resnet":
         raise InvalidInput(next(iter(given)), f"does not apply to the network {network}; leave it out.")

@@ -18,6 +18,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "basic": {"kind": "resnet", "depths": [1, 2], "width": 4},
     "bottleneck": {"kind": "resnet", "block": "bottleneck", "depths": [1, 2], "width": 4},
     "large stem": {"kind": "resnet", "stem": "large", "depths": [1, 1, 1], "width": 4},
+    "smooth": {"kind": "resnet", "activation": "silu", "depths": [1, 2], "width": 4},
+    "smooth bottleneck": {"kind": "resnet", "block": "bottleneck", "activation": "gelu", "depths": [1, 2], "width": 4},
     "plain": {"kind": "plain", "stages": [[4], [6, 8], [8]]},
     "pre-activation": {"kind": "preact", "depths": [1, 2], "width": 4},
 }
