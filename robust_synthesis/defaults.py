@@ -15,7 +15,7 @@ MASKED = 1 / 8
 PAPER: Mapping[str, Mapping[str, Any]] = {
     "maximize_class": {"epsilon": 40.0, "step_size": 1.0, "steps": 60},
     "generate": {"epsilon": 40.0, "step_size": 1.0, "steps": 60},
-    "inpaint": {"epsilon": 21.6, "step_size": 0.1, "steps": 720, "penalty": 10.0},
+    "inpaint": {"epsilon": 21.6, "step_size": 0.1, "steps": 720, "penalty": 10.0, "filling": "mean"},
     "translate": {"epsilon": 80.0, "step_size": 0.5, "steps": 200},
     "super_resolve": {"epsilon": 15.0, "step_size": 1.0, "steps": 50, "upsampling": "nearest"},
     "sketch_to_image": {"epsilon": 40.0, "step_size": 1.0, "steps": 60},

@@ -19,6 +19,7 @@ from .errors import InvalidInput
 NORMS = ("l2", "linf", "none")
 STARTS = ("gaussian", "noise")
 UPSAMPLINGS = ("bicubic", "nearest")
+FILLINGS = ("mean", "smooth")
 MAX_STEPS = 10_000
 MAX_COUNT = 256
 MAX_SEED = 2**63 - 1
@@ -114,13 +115,16 @@ class Inpaint(Spec):
     task: ClassVar[str] = "inpaint"
     needs_mask: ClassVar[bool] = True
     target: str | None = None
-    """Default: the class predicted for the image with its hole filled by the mean."""
+    """Default: the class predicted for the image with its hole filled."""
+    filling: str | None = None
+    """What is in the hole at the start: the mean of the rest, or a smooth continuation of its edge."""
     penalty: float | None = None
     hard_mask: bool = True
     """Leave everything outside the mask exactly as it is, instead of only pulling it back."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _choice("filling", self.filling, FILLINGS)
         _number("penalty", self.penalty, 0, 1e6)
 
 

@@ -84,6 +84,8 @@ def _add_parameters(parser: argparse.ArgumentParser, kind: type[specs.Spec]) -> 
     if "factor" in names:
         group.add_argument("--factor", type=int, default=4, metavar="N", help="enlargement, 2 to 8 (%(default)s)")
         group.add_argument("--upsampling", choices=specs.UPSAMPLINGS, help="how the start is enlarged")
+    if "filling" in names:
+        group.add_argument("--filling", choices=specs.FILLINGS, help="what the hole has in it at the start")
     if "unit" in names:
         group.add_argument("--unit", type=_unit, help="number or name of a latent unit to paint with")
         group.add_argument("--strength", type=float, metavar="X", help="weight of what is painted")

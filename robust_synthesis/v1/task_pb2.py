@@ -24,49 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erobust_synthesis/v1/task.proto\x12\x13robust_synthesis.v1\"\xbe\x03\n\x08TaskSpec\x12\x35\n\x08generate\x18\x01 \x01(\x0b\x32!.robust_synthesis.v1.GenerateSpecH\x00\x12\x33\n\x07inpaint\x18\x02 \x01(\x0b\x32 .robust_synthesis.v1.InpaintSpecH\x00\x12\x37\n\ttranslate\x18\x03 \x01(\x0b\x32\".robust_synthesis.v1.TranslateSpecH\x00\x12>\n\rsuper_resolve\x18\x04 \x01(\x0b\x32%.robust_synthesis.v1.SuperResolveSpecH\x00\x12\x41\n\x0fsketch_to_image\x18\x05 \x01(\x0b\x32&.robust_synthesis.v1.SketchToImageSpecH\x00\x12@\n\x0epaint_features\x18\x06 \x01(\x0b\x32&.robust_synthesis.v1.PaintFeaturesSpecH\x00\x12@\n\x0emaximize_class\x18\x07 \x01(\x0b\x32&.robust_synthesis.v1.MaximizeClassSpecH\x00\x42\x06\n\x04task\"\xb2\x01\n\x0cGenerateSpec\x12\x0e\n\x06target\x18\x01 \x01(\t\x12)\n\x05start\x18\x02 \x01(\x0e\x32\x1a.robust_synthesis.v1.Start\x12\x12\n\x05\x63ount\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04size\x18\x04 \x01(\rH\x01\x88\x01\x01\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\x08\n\x06_countB\x07\n\x05_size\"\x93\x02\n\x0bInpaintSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12+\n\x06region\x18\x02 \x01(\x0b\x32\x1b.robust_synthesis.v1.Region\x12\x13\n\x06target\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07penalty\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\thard_mask\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\t\n\x07_targetB\n\n\x08_penaltyB\x0c\n\n_hard_mask\"\xa0\x01\n\rTranslateSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x06target\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\t\n\x07_target\"\xf8\x01\n\x10SuperResolveSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x06\x66\x61\x63tor\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06target\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x33\n\nupsampling\x18\x04 \x01(\x0e\x32\x1f.robust_synthesis.v1.Upsampling\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\t\n\x07_factorB\t\n\x07_target\"\x94\x01\n\x11SketchToImageSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.Descent\"\xdd\x02\n\x11PaintFeaturesSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12+\n\x06region\x18\x02 \x01(\x0b\x32\x1b.robust_synthesis.v1.Region\x12\x10\n\x06target\x18\x03 \x01(\tH\x00\x12\x0e\n\x04unit\x18\x04 \x01(\rH\x00\x12\x13\n\tunit_name\x18\x05 \x01(\tH\x00\x12\x15\n\x08strength\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07penalty\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\thard_mask\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\x07\n\x05\x62rushB\x0b\n\t_strengthB\n\n\x08_penaltyB\x0c\n\n_hard_mask\"\x94\x01\n\x11MaximizeClassSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.Descent\"\xfd\x01\n\x07\x44\x65scent\x12\x12\n\x05steps\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tstep_size\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\'\n\x04norm\x18\x04 \x01(\x0e\x32\x19.robust_synthesis.v1.Norm\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x03\x88\x01\x01\x12\x14\n\x0crandom_start\x18\x06 \x01(\x08\x12\x15\n\x08use_best\x18\x07 \x01(\x08H\x04\x88\x01\x01\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x42\x08\n\x06_stepsB\x0c\n\n_step_sizeB\n\n\x08_epsilonB\x07\n\x05_seedB\x0b\n\t_use_best\"b\n\tPlacement\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12%\n\x03\x66it\x18\x02 \x01(\x0e\x32\x18.robust_synthesis.v1.Fit\x12\x12\n\npaste_back\x18\x03 \x01(\x08\x42\x07\n\x05_size\"K\n\x06Region\x12\x0e\n\x04mask\x18\x01 \x01(\x0cH\x00\x12\'\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x18.robust_synthesis.v1.BoxH\x00\x42\x08\n\x06region\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\r\x12\t\n\x01y\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"\\\n\x06Output\x12\x30\n\x06\x66ormat\x18\x01 \x01(\x0e\x32 .robust_synthesis.v1.ImageFormat\x12\x14\n\x07quality\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_quality\"0\n\x0b\x43omputation\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t*C\n\x05Start\x12\x15\n\x11START_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTART_GAUSSIAN\x10\x01\x12\x0f\n\x0bSTART_NOISE\x10\x02*X\n\nUpsampling\x12\x1a\n\x16UPSAMPLING_UNSPECIFIED\x10\x00\x12\x16\n\x12UPSAMPLING_BICUBIC\x10\x01\x12\x16\n\x12UPSAMPLING_NEAREST\x10\x02*G\n\x04Norm\x12\x14\n\x10NORM_UNSPECIFIED\x10\x00\x12\x0b\n\x07NORM_L2\x10\x01\x12\r\n\tNORM_LINF\x10\x02\x12\r\n\tNORM_NONE\x10\x03*F\n\x03\x46it\x12\x13\n\x0f\x46IT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x46IT_CROP\x10\x01\x12\x0b\n\x07\x46IT_PAD\x10\x02\x12\x0f\n\x0b\x46IT_STRETCH\x10\x03*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erobust_synthesis/v1/task.proto\x12\x13robust_synthesis.v1\"\xbe\x03\n\x08TaskSpec\x12\x35\n\x08generate\x18\x01 \x01(\x0b\x32!.robust_synthesis.v1.GenerateSpecH\x00\x12\x33\n\x07inpaint\x18\x02 \x01(\x0b\x32 .robust_synthesis.v1.InpaintSpecH\x00\x12\x37\n\ttranslate\x18\x03 \x01(\x0b\x32\".robust_synthesis.v1.TranslateSpecH\x00\x12>\n\rsuper_resolve\x18\x04 \x01(\x0b\x32%.robust_synthesis.v1.SuperResolveSpecH\x00\x12\x41\n\x0fsketch_to_image\x18\x05 \x01(\x0b\x32&.robust_synthesis.v1.SketchToImageSpecH\x00\x12@\n\x0epaint_features\x18\x06 \x01(\x0b\x32&.robust_synthesis.v1.PaintFeaturesSpecH\x00\x12@\n\x0emaximize_class\x18\x07 \x01(\x0b\x32&.robust_synthesis.v1.MaximizeClassSpecH\x00\x42\x06\n\x04task\"\xb2\x01\n\x0cGenerateSpec\x12\x0e\n\x06target\x18\x01 \x01(\t\x12)\n\x05start\x18\x02 \x01(\x0e\x32\x1a.robust_synthesis.v1.Start\x12\x12\n\x05\x63ount\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04size\x18\x04 \x01(\rH\x01\x88\x01\x01\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\x08\n\x06_countB\x07\n\x05_size\"\xc2\x02\n\x0bInpaintSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12+\n\x06region\x18\x02 \x01(\x0b\x32\x1b.robust_synthesis.v1.Region\x12\x13\n\x06target\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07penalty\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\thard_mask\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12-\n\x07\x66illing\x18\x06 \x01(\x0e\x32\x1c.robust_synthesis.v1.Filling\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\t\n\x07_targetB\n\n\x08_penaltyB\x0c\n\n_hard_mask\"\xa0\x01\n\rTranslateSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x06target\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\t\n\x07_target\"\xf8\x01\n\x10SuperResolveSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x06\x66\x61\x63tor\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06target\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x33\n\nupsampling\x18\x04 \x01(\x0e\x32\x1f.robust_synthesis.v1.Upsampling\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\t\n\x07_factorB\t\n\x07_target\"\x94\x01\n\x11SketchToImageSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.Descent\"\xdd\x02\n\x11PaintFeaturesSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12+\n\x06region\x18\x02 \x01(\x0b\x32\x1b.robust_synthesis.v1.Region\x12\x10\n\x06target\x18\x03 \x01(\tH\x00\x12\x0e\n\x04unit\x18\x04 \x01(\rH\x00\x12\x13\n\tunit_name\x18\x05 \x01(\tH\x00\x12\x15\n\x08strength\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07penalty\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\thard_mask\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.DescentB\x07\n\x05\x62rushB\x0b\n\t_strengthB\n\n\x08_penaltyB\x0c\n\n_hard_mask\"\x94\x01\n\x11MaximizeClassSpec\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x31\n\tplacement\x18\x0e \x01(\x0b\x32\x1e.robust_synthesis.v1.Placement\x12-\n\x07\x64\x65scent\x18\x0f \x01(\x0b\x32\x1c.robust_synthesis.v1.Descent\"\xfd\x01\n\x07\x44\x65scent\x12\x12\n\x05steps\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tstep_size\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\'\n\x04norm\x18\x04 \x01(\x0e\x32\x19.robust_synthesis.v1.Norm\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x03\x88\x01\x01\x12\x14\n\x0crandom_start\x18\x06 \x01(\x08\x12\x15\n\x08use_best\x18\x07 \x01(\x08H\x04\x88\x01\x01\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x42\x08\n\x06_stepsB\x0c\n\n_step_sizeB\n\n\x08_epsilonB\x07\n\x05_seedB\x0b\n\t_use_best\"b\n\tPlacement\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12%\n\x03\x66it\x18\x02 \x01(\x0e\x32\x18.robust_synthesis.v1.Fit\x12\x12\n\npaste_back\x18\x03 \x01(\x08\x42\x07\n\x05_size\"K\n\x06Region\x12\x0e\n\x04mask\x18\x01 \x01(\x0cH\x00\x12\'\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x18.robust_synthesis.v1.BoxH\x00\x42\x08\n\x06region\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\r\x12\t\n\x01y\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"\\\n\x06Output\x12\x30\n\x06\x66ormat\x18\x01 \x01(\x0e\x32 .robust_synthesis.v1.ImageFormat\x12\x14\n\x07quality\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_quality\"0\n\x0b\x43omputation\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t*C\n\x05Start\x12\x15\n\x11START_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTART_GAUSSIAN\x10\x01\x12\x0f\n\x0bSTART_NOISE\x10\x02*X\n\nUpsampling\x12\x1a\n\x16UPSAMPLING_UNSPECIFIED\x10\x00\x12\x16\n\x12UPSAMPLING_BICUBIC\x10\x01\x12\x16\n\x12UPSAMPLING_NEAREST\x10\x02*H\n\x07\x46illing\x12\x17\n\x13\x46ILLING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ILLING_MEAN\x10\x01\x12\x12\n\x0e\x46ILLING_SMOOTH\x10\x02*G\n\x04Norm\x12\x14\n\x10NORM_UNSPECIFIED\x10\x00\x12\x0b\n\x07NORM_L2\x10\x01\x12\r\n\tNORM_LINF\x10\x02\x12\r\n\tNORM_NONE\x10\x03*F\n\x03\x46it\x12\x13\n\x0f\x46IT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x46IT_CROP\x10\x01\x12\x0b\n\x07\x46IT_PAD\x10\x02\x12\x0f\n\x0b\x46IT_STRETCH\x10\x03*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'robust_synthesis.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_START']._serialized_start=2668
-  _globals['_START']._serialized_end=2735
-  _globals['_UPSAMPLING']._serialized_start=2737
-  _globals['_UPSAMPLING']._serialized_end=2825
-  _globals['_NORM']._serialized_start=2827
-  _globals['_NORM']._serialized_end=2898
-  _globals['_FIT']._serialized_start=2900
-  _globals['_FIT']._serialized_end=2970
-  _globals['_IMAGEFORMAT']._serialized_start=2972
-  _globals['_IMAGEFORMAT']._serialized_end=3083
+  _globals['_START']._serialized_start=2715
+  _globals['_START']._serialized_end=2782
+  _globals['_UPSAMPLING']._serialized_start=2784
+  _globals['_UPSAMPLING']._serialized_end=2872
+  _globals['_FILLING']._serialized_start=2874
+  _globals['_FILLING']._serialized_end=2946
+  _globals['_NORM']._serialized_start=2948
+  _globals['_NORM']._serialized_end=3019
+  _globals['_FIT']._serialized_start=3021
+  _globals['_FIT']._serialized_end=3091
+  _globals['_IMAGEFORMAT']._serialized_start=3093
+  _globals['_IMAGEFORMAT']._serialized_end=3204
   _globals['_TASKSPEC']._serialized_start=56
   _globals['_TASKSPEC']._serialized_end=502
   _globals['_GENERATESPEC']._serialized_start=505
   _globals['_GENERATESPEC']._serialized_end=683
   _globals['_INPAINTSPEC']._serialized_start=686
-  _globals['_INPAINTSPEC']._serialized_end=961
-  _globals['_TRANSLATESPEC']._serialized_start=964
-  _globals['_TRANSLATESPEC']._serialized_end=1124
-  _globals['_SUPERRESOLVESPEC']._serialized_start=1127
-  _globals['_SUPERRESOLVESPEC']._serialized_end=1375
-  _globals['_SKETCHTOIMAGESPEC']._serialized_start=1378
-  _globals['_SKETCHTOIMAGESPEC']._serialized_end=1526
-  _globals['_PAINTFEATURESSPEC']._serialized_start=1529
-  _globals['_PAINTFEATURESSPEC']._serialized_end=1878
-  _globals['_MAXIMIZECLASSSPEC']._serialized_start=1881
-  _globals['_MAXIMIZECLASSSPEC']._serialized_end=2029
-  _globals['_DESCENT']._serialized_start=2032
-  _globals['_DESCENT']._serialized_end=2285
-  _globals['_PLACEMENT']._serialized_start=2287
-  _globals['_PLACEMENT']._serialized_end=2385
-  _globals['_REGION']._serialized_start=2387
-  _globals['_REGION']._serialized_end=2462
-  _globals['_BOX']._serialized_start=2464
-  _globals['_BOX']._serialized_end=2522
-  _globals['_OUTPUT']._serialized_start=2524
-  _globals['_OUTPUT']._serialized_end=2616
-  _globals['_COMPUTATION']._serialized_start=2618
-  _globals['_COMPUTATION']._serialized_end=2666
+  _globals['_INPAINTSPEC']._serialized_end=1008
+  _globals['_TRANSLATESPEC']._serialized_start=1011
+  _globals['_TRANSLATESPEC']._serialized_end=1171
+  _globals['_SUPERRESOLVESPEC']._serialized_start=1174
+  _globals['_SUPERRESOLVESPEC']._serialized_end=1422
+  _globals['_SKETCHTOIMAGESPEC']._serialized_start=1425
+  _globals['_SKETCHTOIMAGESPEC']._serialized_end=1573
+  _globals['_PAINTFEATURESSPEC']._serialized_start=1576
+  _globals['_PAINTFEATURESSPEC']._serialized_end=1925
+  _globals['_MAXIMIZECLASSSPEC']._serialized_start=1928
+  _globals['_MAXIMIZECLASSSPEC']._serialized_end=2076
+  _globals['_DESCENT']._serialized_start=2079
+  _globals['_DESCENT']._serialized_end=2332
+  _globals['_PLACEMENT']._serialized_start=2334
+  _globals['_PLACEMENT']._serialized_end=2432
+  _globals['_REGION']._serialized_start=2434
+  _globals['_REGION']._serialized_end=2509
+  _globals['_BOX']._serialized_start=2511
+  _globals['_BOX']._serialized_end=2569
+  _globals['_OUTPUT']._serialized_start=2571
+  _globals['_OUTPUT']._serialized_end=2663
+  _globals['_COMPUTATION']._serialized_start=2665
+  _globals['_COMPUTATION']._serialized_end=2713
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,30 @@ UPSAMPLING_NEAREST: Upsampling.ValueType  # 2
 """In blocks."""
 Global___Upsampling: _TypeAlias = Upsampling  # noqa: Y015
 
+class _Filling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FillingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILLING_UNSPECIFIED: _Filling.ValueType  # 0
+    """As the classifier's card says."""
+    FILLING_MEAN: _Filling.ValueType  # 1
+    """The mean of what is outside."""
+    FILLING_SMOOTH: _Filling.ValueType  # 2
+    """A smooth continuation of what is around it."""
+
+class Filling(_Filling, metaclass=_FillingEnumTypeWrapper):
+    """What a hole has in it before the descent."""
+
+FILLING_UNSPECIFIED: Filling.ValueType  # 0
+"""As the classifier's card says."""
+FILLING_MEAN: Filling.ValueType  # 1
+"""The mean of what is outside."""
+FILLING_SMOOTH: Filling.ValueType  # 2
+"""A smooth continuation of what is around it."""
+Global___Filling: _TypeAlias = Filling  # noqa: Y015
+
 class _Norm:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -274,16 +298,19 @@ class InpaintSpec(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     PENALTY_FIELD_NUMBER: _builtins.int
     HARD_MASK_FIELD_NUMBER: _builtins.int
+    FILLING_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     DESCENT_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
     """The photo: PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF; EXIF rotation is applied. Required."""
     target: _builtins.str
-    """Class name. Default: what is predicted for the image with its hole filled by the mean."""
+    """Class name. Default: what is predicted for the image with its hole filled."""
     penalty: _builtins.float
     """Weight of changes outside the hole, where the mask is soft; from 0 to 1,000,000."""
     hard_mask: _builtins.bool
     """Leave everything outside the hole exactly as it is, instead of only pulling it back. Default: true."""
+    filling: Global___Filling.ValueType
+    """What is in the hole at the start."""
     @_builtins.property
     def region(self) -> Global___Region:
         """Where to edit. Required."""
@@ -304,12 +331,13 @@ class InpaintSpec(_message.Message):
         target: _builtins.str | None = ...,
         penalty: _builtins.float | None = ...,
         hard_mask: _builtins.bool | None = ...,
+        filling: Global___Filling.ValueType = ...,
         placement: Global___Placement | None = ...,
         descent: Global___Descent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hard_mask", b"_hard_mask", "_penalty", b"_penalty", "_target", b"_target", "descent", b"descent", "hard_mask", b"hard_mask", "penalty", b"penalty", "placement", b"placement", "region", b"region", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hard_mask", b"_hard_mask", "_penalty", b"_penalty", "_target", b"_target", "descent", b"descent", "hard_mask", b"hard_mask", "image", b"image", "penalty", b"penalty", "placement", b"placement", "region", b"region", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hard_mask", b"_hard_mask", "_penalty", b"_penalty", "_target", b"_target", "descent", b"descent", "filling", b"filling", "hard_mask", b"hard_mask", "image", b"image", "penalty", b"penalty", "placement", b"placement", "region", b"region", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hard_mask: _TypeAlias = _typing.Literal["hard_mask"]  # noqa: Y015
     _WhichOneofArgType__hard_mask: _TypeAlias = _typing.Literal["_hard_mask", b"_hard_mask"]  # noqa: Y015

@@ -170,7 +170,7 @@ def flags(report: dict[str, Any]) -> list[object]:
     [
         ("generate", "--class", "waves", "--start", "noise", "--count", 2, "--steps", 5, "--random-start"),
         ("generate", "--class", "waves", "--norm", "linf", "--epsilon", 0.1, "--exact", "--last"),
-        ("inpaint", "photo.png", *BOX, "--no-hard-mask", "--penalty", 3, "--paste-back"),
+        ("inpaint", "photo.png", *BOX, "--no-hard-mask", "--penalty", 3, "--filling", "smooth", "--paste-back"),
         ("super-resolve", "photo.png", "--factor", 2, "--upsampling", "bicubic", "--fit", "pad", "--steps", 5),
         ("translate", "photo.png", "--class", "square", "--norm", "none", "--step-size", 0.1, "--steps", 5),
         ("paint-features", "photo.png", "--unit", 0, *BOX, "--strength", 0.3, "--fit", "stretch"),

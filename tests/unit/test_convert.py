@@ -39,7 +39,7 @@ DESCENT: dict[str, Any] = {
 }
 FULL: tuple[Spec, ...] = (
     Generate(target="cat", start="noise", count=3, **DESCENT),
-    Inpaint(target="cat", penalty=2.0, hard_mask=False, **DESCENT),
+    Inpaint(target="cat", filling="smooth", penalty=2.0, hard_mask=False, **DESCENT),
     Translate(target="cat", **DESCENT),
     SuperResolve(factor=2, target="cat", upsampling="bicubic", **DESCENT),
     SketchToImage(target="cat", **DESCENT),

@@ -79,7 +79,7 @@ def test_the_cards_defaults_beat_the_papers() -> None:
     ("kind", "given"),
     [
         (Generate, {"target": "circle", "epsilon": 2.0, "step_size": 0.3, "steps": 7, "norm": "linf"}),
-        (Inpaint, {"penalty": 0.0}),
+        (Inpaint, {"penalty": 0.0, "filling": "smooth"}),
         (SuperResolve, {"upsampling": "bicubic", "steps": 3, "step_size": 0.1}),
         (PaintFeatures, {"unit": 1, "strength": 2.0, "penalty": 5.0}),
     ],

@@ -70,6 +70,7 @@ def test_a_bad_parameter_of_any_task_is_named(kind: type[Spec], field: str, valu
         (Generate, "target", None),
         (MaximizeClass, "target", None),
         (Inpaint, "penalty", -1),
+        (Inpaint, "filling", "median"),
         (Inpaint, "hard_mask", "yes"),
         (SuperResolve, "factor", 1),
         (SuperResolve, "factor", 9),

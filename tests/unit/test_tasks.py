@@ -145,6 +145,24 @@ def test_a_hole_with_soft_edges_is_blended_and_a_hole_that_is_everything_has_the
     assert float((everything - IMAGE.mean(dim=(1, 2), keepdim=True)).abs().max()) < 1e-6
 
 
+def test_a_hole_filled_smoothly_continues_a_slope_and_leaves_the_rest() -> None:
+    side = 64
+    slope = torch.linspace(0, 1, side).expand(3, side, side)
+    hole = torch.zeros(1, side, side)
+    hole[:, 20:44, 20:44] = 1
+    filled = fill_hole(torch.where(hole > 0, torch.rand(3, side, side), slope), hole, "smooth")
+    assert torch.equal(filled * (1 - hole), slope * (1 - hole))
+    assert float((filled - slope).abs().max()) < 0.01
+    assert float((fill_hole(slope, hole) - slope).abs().max()) > 0.1
+
+
+def test_a_smooth_filling_ignores_what_is_in_the_hole_and_needs_something_to_continue() -> None:
+    other = IMAGE + 0.1 * (SOFT >= 0.5)
+    assert torch.equal(fill_hole(IMAGE, SOFT, "smooth") * (SOFT == 1), fill_hole(other, SOFT, "smooth") * (SOFT == 1))
+    everything = torch.ones(1, SIZE, SIZE)
+    assert torch.equal(fill_hole(IMAGE, everything, "smooth"), fill_hole(IMAGE, everything))
+
+
 @pytest.mark.parametrize("factor", [7, 8])
 def test_super_resolution_starts_from_the_image_enlarged_by_nearest_neighbour(large: Classifier, factor: int) -> None:
     spec = SuperResolve(factor=factor, target="circle")

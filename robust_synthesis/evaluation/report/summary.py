@@ -94,7 +94,7 @@ def _scores(numbers: Numbers, baselines: Mapping[str, str]) -> Iterator[str]:
         yield _score(label, numbers[name])
     for setting in numbers["settings"]:
         chosen = setting["parameters"]
-        start = f"{chosen['upsampling']}, " if "upsampling" in chosen else ""
+        start = "".join(f"{chosen[name]}, " for name in ("upsampling", "filling") if name in chosen)
         label = f"ours, {start}eps {chosen['epsilon']:g}, {chosen['steps']} steps"
         yield _score(f"{label}, true class", setting["true_class"])
         yield _score(f"{label}, predicted class", setting["predicted_class"])

@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { ClassChooser } from "../choosers.js";
-import { Advanced, Check, NumberField, Segments } from "../fields.js";
+import { Advanced, Check, NumberField, Segments, Select } from "../fields.js";
 import { within } from "../pictures.js";
 import { Brush, hardness } from "./brush.js";
 import { OneShot } from "./oneshot.js";
@@ -34,13 +34,20 @@ export class Inpaint extends OneShot {
     const penalty = new NumberField("penalty", "Pull", {
       note: "Weight of changes outside the mask, where they are pulled back.",
     });
+    const filling = new Select("filling", "Start from", {
+      options: [
+        ["", "as the card says"],
+        ["smooth", "what is around the hole"],
+        ["mean", "the picture's mean colour"],
+      ],
+    });
     const advanced = new Advanced();
-    advanced.element.querySelector(".fields").prepend(penalty.element);
+    advanced.element.querySelector(".fields").prepend(filling.element, penalty.element);
     const mask = { name: "mask", control: tools.inputs[0], fail: (text) => this.#failMask(text) };
     super(
       studio,
       "Fill it",
-      [mask, chooser, whole, penalty, ...brush.fields, ...advanced.all],
+      [mask, chooser, whole, filling, penalty, ...brush.fields, ...advanced.all],
       tools.element,
       ...brush.fields.map((field) => field.element),
       clear,
@@ -49,7 +56,7 @@ export class Inpaint extends OneShot {
       hard.element,
       advanced.element,
     );
-    Object.assign(this, { brush, tools, chooser, whole, hard, penalty, advanced });
+    Object.assign(this, { brush, tools, chooser, whole, hard, filling, penalty, advanced });
     this.maskError = h("p", { class: "field-error", role: "alert", hidden: true });
     clear.before(this.maskError);
   }
@@ -82,6 +89,7 @@ export class Inpaint extends OneShot {
     const task = { task: "inpaint", ...this.advanced.values, hard_mask: this.hard.chosen === "hard" };
     if (this.chooser.target) task.target = this.chooser.target;
     if (penalty !== undefined) task.penalty = penalty;
+    if (this.filling.chosen) task.filling = this.filling.chosen;
     const square = await this.studio.squared(present);
     const paste = !this.whole.element.hidden && this.whole.checked;
     const source = paste ? present.photo : { blob: square.blob, name: "" };
