@@ -140,7 +140,7 @@ def measure(folder: Path, judge: Judge, superclass: Sequence[str]) -> dict[str, 
             found["generation"].append(entry)
             shown = made.pictures[:: max(1, len(made.pictures) // SHOWN)][:SHOWN].numpy()
             rows.append(sheet.Row.of(f"{start}, epsilon {epsilon:g}", shown))
-    sheet.draw(rows, title=folder.name).save(folder.with_suffix(".png"))
+    sheet.draw(rows, title=folder.name).save(folder.with_name(f"{folder.name}.png"))
     return found
 
 

@@ -31,7 +31,7 @@ FRAMES = 4 * SHOWN
 """To choose them from."""
 SHOWN_MODEL = "imagenet64"
 """Of the models directory, where it is there."""
-CATS, GOALS, UNITS = ("cat", "tabby"), ("dog", "golden retriever"), ("foliage",)
+CATS, GOALS, UNITS = ("cat", "tabby"), ("dog", "golden retriever"), ("orange and black wings",)
 """What scikit-image's cat is called, what it becomes, and what it is painted with, in one classifier or another."""
 
 
