@@ -1,17 +1,19 @@
 """What decides a classifier's defaults: short trainings that differ in one thing each, judged by their pictures.
 
-    python benchmarks/ablations.py DATA/tiny-imagenet-65 --parent runs/im32 [--only epsilon-2 width-16]
+    python benchmarks/ablations.py --parent runs/im32 [--data DATA] [--only epsilon-2 width-16]
 
-Variants of `PIXELS_64` fine-tune the parent at 64 pixels, those of `PIXELS_32` start from nothing at 32. Each generates
-pictures of every class, from Gaussians and from noise, at several epsilons of synthesis; `imagenet64-judge`, which took no part,
-says what it sees. Trainings and numbers that are there already are kept, so that an interrupted run goes on. Writes
-`benchmarks/results/ablations.json` and one sheet of pictures per variant beside the trainings, and prints a Markdown table.
+Variants of `PIXELS_64` fine-tune the parent to Tiny ImageNet's 65 classes at 64 pixels, those of `PIXELS_32` start from nothing
+on CIFAR-10. Each generates pictures of every class, from Gaussians and from noise, at several epsilons of synthesis; the judge of
+that data set, which took no part, says what it sees. Trainings and numbers that are there already are kept: an interrupted run
+goes on. Writes `benchmarks/results/ablations.json` and one sheet of pictures per variant beside the trainings, and prints a
+Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +23,6 @@ from typing import Any
 
 import torch
 from pyarrow import parquet
-from torch.nn import functional as F
 
 from robust_synthesis import sheet, specs
 from robust_synthesis.engine.classifier import Classifier
@@ -29,6 +30,7 @@ from robust_synthesis.evaluation import provenance, synthesis
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.evaluation.proportion import Proportion
 from robust_synthesis.files import atomic_write
+from robust_synthesis.model_folder import find
 from robust_synthesis.tasks import Inputs
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,8 @@ class Variant:
 
     name: str
     options: tuple[str, ...]
+    data: str = "tiny-imagenet-65"
+    judge: str = "imagenet64-judge"
     superclasses: bool = False
 
 
@@ -55,10 +59,8 @@ def pixels_64(name: str, epsilon: float, **more: Any) -> Variant:
 
 
 def pixels_32(name: str, more: str = "") -> Variant:
-    options = (
-        f"--size 32 --limit 16000 --epsilon 0.5 --attack-steps 1 --lr 0.2 --epochs 4 --depths 1,2,2,2 {more}".split()
-    )
-    return Variant(name, tuple(options))
+    options = f"--limit 16000 --epsilon 0.5 --attack-steps 1 --lr 0.2 --epochs 5 --depths 1,2,2,2 {more}".split()
+    return Variant(name, tuple(options), data="cifar10", judge="cifar10-judge")
 
 
 PIXELS_64 = (
@@ -82,7 +84,9 @@ def train(variant: Variant, data: Path, parent: Path | None, work: Path) -> Path
     out = work / variant.name
     if (out / "model.json").exists():
         return out
-    source = merged(data, work / "superclasses-data") if variant.superclasses else data
+    source = data / variant.data
+    if variant.superclasses:
+        source = merged(source, work / "superclasses-data")
     command = [sys.executable, "-m", "robust_synthesis", "train", str(source), str(out), *variant.options]
     command += ["--run-dir", str(work / f"run-{variant.name}"), "--hold-out", "512", "--no-units", "--measure", "0"]
     if variant in PIXELS_64:
@@ -108,7 +112,7 @@ def merged(data: Path, out: Path) -> Path:
 
 
 def measure(folder: Path, judge: Judge, superclass: Sequence[str]) -> dict[str, Any]:
-    """What the judge sees in the variant's pictures, by fine class and by super-class, per start and epsilon."""
+    """What the judge sees in the variant's pictures per start and epsilon, also by the super-class of each of its classes."""
     classifier = Classifier.load(folder, precision="auto")
     card = classifier.card
     seen_as = {name: i for i, name in enumerate(judge.classifier.card.classes)}
@@ -127,8 +131,7 @@ def measure(folder: Path, judge: Judge, superclass: Sequence[str]) -> dict[str, 
             }
             requests = (specs.Generate(target=name, count=count, **options) for name in card.classes)
             made = synthesis.make(classifier, ((request, Inputs(card.size)) for request in requests))
-            enlarged = F.interpolate(made.pictures, judge.classifier.card.size, mode="bicubic").clamp(0, 1)
-            seen, _ = judge.look(enlarged)
+            seen, _ = judge.look(made.pictures)
             targets = [card.classes[target] for target in made.targets]
             entry: dict[str, Any] = {"start": start, "epsilon": epsilon}
             if len(card.classes) == len(seen_as):
@@ -162,23 +165,32 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder of tiny-imagenet-65")
-    parser.add_argument("--parent", type=Path, help="a robust network of 32 pixels; see model_store/README.md")
-    parser.add_argument("--judge", type=Path, default=ROOT / "model_store/imagenet64-judge")
+    parser.add_argument(
+        "--parent", type=Path, help="a robust network of the 65 classes at 32 pixels; see model_store/README.md"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("ROBUST_SYNTHESIS_DATA"), help="folder of data sets"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--only", nargs="+", choices=[variant.name for variant in VARIANTS], metavar="VARIANT")
     options = parser.parse_args()
-    judge = Judge(Classifier.load(options.judge))
-    superclass = json.loads((options.data / "classes.json").read_text())["superclass"]
+    if options.data is None:
+        parser.error("give --data, or set ROBUST_SYNTHESIS_DATA")
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found = kept.get("variants", {})
     for variant in VARIANTS:
         if variant.name in found or (options.only and variant.name not in options.only):
             continue
         folder = train(variant, options.data, options.parent, options.work)
-        found[variant.name] = {"options": " ".join(variant.options), **measure(folder, judge, superclass)}
-        report = {
+        judge = Judge(Classifier.load(find(variant.judge)))
+        names = options.data / variant.data / "classes.json"
+        superclass = json.loads(names.read_text())["superclass"] if names.exists() else judge.classifier.card.classes
+        found[variant.name] = {
+            "options": " ".join(variant.options),
             "judge": judge.network,
+            **measure(folder, judge, superclass),
+        }
+        report = {
             "pictures": PICTURES,
             "steps": STEPS,
             "hardware": provenance.hardware(judge.classifier.device),
