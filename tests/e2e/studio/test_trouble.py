@@ -40,6 +40,36 @@ def test_a_wrong_parameter_is_told_next_to_its_control(desk: Desk, photo: Image.
     desk.result(lambda: desk.press("Translate"))
 
 
+def test_what_is_no_number_is_told_next_to_its_control(desk: Desk, photo: Image.Image) -> None:
+    desk.show("translate")
+    desk.opened(photo)
+    desk.page.get_by_text("Advanced").click()
+    desk.page.get_by_label("Steps", exact=True).focus()
+    desk.page.keyboard.type("1e")
+    for screen, button in (("translate", "Translate"), ("generate", "Generate")):
+        desk.page.evaluate(f"location.hash = '{screen}'")
+        desk.page.get_by_role("button", name=button, exact=True).wait_for()
+        if screen == "generate":
+            desk.page.get_by_text("Advanced").click()
+            desk.page.get_by_label("Steps", exact=True).focus()
+            desk.page.keyboard.type("-")
+        desk.press(button)
+        error = desk.page.locator("[data-field=steps] .field-error")
+        error.wait_for()
+        assert error.inner_text() == "steps: is no number."
+    assert desk.page.evaluate("studio.pictures.undoable") is False
+
+
+def test_a_double_click_asks_once(desk: Desk, photo: Image.Image, service: Service) -> None:
+    desk.show("translate")
+    desk.opened(photo)
+    desk.choose("stripes")
+    service.in_flight.most = 0
+    desk.result(lambda: desk.page.get_by_role("button", name="Translate", exact=True).dblclick())
+    assert desk.page.evaluate("studio.pictures.before.report") is None  # one result, from the photo
+    desk.wait(lambda: not service.in_flight.tickets)
+
+
 def test_a_mask_with_nothing_in_it_is_told_at_the_mask(desk: Desk, photo: Image.Image) -> None:
     desk.show("inpaint")
     desk.opened(photo)
