@@ -25,6 +25,7 @@ function show() {
   const next = screens.get(location.hash.slice(1)) ?? screen ?? screens.get(Paint.id);
   if (next === screen) return;
   screen?.leave();
+  studio.failure.hidden = true;
   screen = next;
   const { id, title } = screen.constructor;
   at("stage").replaceChildren(studio.lost, screen.stage, studio.tools.file, studio.toast);
@@ -87,7 +88,7 @@ function tell() {
   const { state, why } = studio.link;
   const texts = { up: "Connected", connecting: "Connecting…", lost: "Reconnecting…" };
   at("state").className = `top-state ${state}`;
-  studio.lost.textContent = why;
+  studio.lost.textContent = `${why} What you ask for now waits until it is back.`;
   studio.lost.hidden = state !== "lost";
   at("state").replaceChildren(h("span", { class: "dot" }), texts[state]);
 }

@@ -160,6 +160,7 @@ export class Studio extends EventTarget {
 
   #changed() {
     this.#run += 1;
+    this.failure.hidden = true;
     const { present } = this.pictures;
     if (!this.tools.held) this.easel.show(present?.bitmap ?? null);
     this.tools.refresh();

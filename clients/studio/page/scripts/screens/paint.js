@@ -115,7 +115,6 @@ export class Paint extends Screen {
 
   #end() {
     this.#stroke?.lift();
-    this.brush.hide();
   }
 
   /** What a stroke needs of the card. */
@@ -138,6 +137,7 @@ export class Paint extends Screen {
       this.failures.show(failure);
     } finally {
       this.#strokes.delete(stroke);
+      if (stroke.mask === this.brush.mask) this.brush.hide();
       if (stroke.over || !stroke.edits.length) studio.settle();
       else await this.#keep(stroke);
     }
@@ -166,7 +166,7 @@ export class Paint extends Screen {
     const { report, blobs } = await stroke.order;
     this.#millisecondsPerStep = (performance.now() - asked) / (steps + 1);
     stroke.mask.soak(wet, steps);
-    if (stroke.down) this.brush.show();
+    this.brush.show();
     stroke.blob = new Blob(blobs, { type: "image/png" });
     stroke.bitmap = await createImageBitmap(stroke.blob);
     stroke.edits.push({ report, mask });
