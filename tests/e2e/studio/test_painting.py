@@ -31,10 +31,9 @@ def test_a_stroke_changes_what_is_under_it_and_nothing_else_before_the_button_is
     painting(desk, photo)
     before = desk.shown()
     desk.stroke(*ROW, lift=False)
-    desk.until("studio.inside.losses.length > 4")
+    desk.wait(lambda: np.abs(desk.shown()[2:6, 4:12] - before[2:6, 4:12]).mean() > 2, "it changes under the brush")
     during = desk.shown()
     assert desk.page.evaluate("studio.pictures.undoable") is False  # the stroke is not done
-    assert np.abs(during[2:6, 4:12] - before[2:6, 4:12]).mean() > 2
     assert (during[BELOW] == before[BELOW]).all()
     desk.wait(lambda: not desk.canvas(".easel-layer").any(), "the tint is gone where the picture has changed")
     desk.result(desk.page.mouse.up)
@@ -114,6 +113,17 @@ def test_brackets_change_the_brush(desk: Desk, screen: str) -> None:
     larger = float(size.input_value())
     desk.page.keyboard.press("[")
     assert larger > float(size.input_value()) >= before - 1
+
+
+def test_a_picture_that_was_begun_with_by_mistake_is_undone(desk: Desk, photo: Image.Image) -> None:
+    painting(desk, photo)
+    desk.result(lambda: desk.stroke(*ROW))
+    painted = desk.present()
+    desk.page.evaluate("globalThis.before = studio.pictures.present")
+    desk.press("Blank")
+    desk.until("studio.pictures.present !== before")
+    desk.press("Undo")
+    assert desk.present() == painted
 
 
 def test_another_classifier_keeps_what_was_made_to_be_undone(desk: Desk, photo: Image.Image) -> None:

@@ -126,6 +126,7 @@ export class BrushChooser {
   }
 
   async use(model) {
+    this.model = model;
     this.classes.fill(model.classes.map((name) => ({ value: name, text: name })));
     this.kinds.allow(model.unit_count ? ["unit", "class"] : ["class"]);
     this.features.fill([]);
@@ -133,6 +134,7 @@ export class BrushChooser {
     if (!model.unit_count) return;
     try {
       const units = await this.units(model);
+      if (model !== this.model) return;
       this.features.fill(
         units.map(({ unit, name, class: group, picture }) => ({
           value: unit,

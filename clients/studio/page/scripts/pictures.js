@@ -46,14 +46,7 @@ export class Pictures extends EventTarget {
     return this.#at < this.#entries.length - 1;
   }
 
-  /** Begin with another picture. */
-  open(entry) {
-    this.#entries = [entry];
-    this.#at = 0;
-    this.#tell();
-  }
-
-  /** The present picture was changed; what was undone is forgotten. */
+  /** The present picture was changed, or another one begun with; what was undone is forgotten. */
   push(entry) {
     this.#entries.splice(this.#at + 1, Infinity, entry);
     if (this.#entries.length > this.#most) this.#entries.shift();

@@ -60,7 +60,7 @@ export class Studio extends EventTarget {
     const { present } = this.pictures;
     if (!present) return;
     const { blob, name: own } = present.photo ?? { blob: present.blob, name: "" };
-    await this.open(blob, own, { keep: Boolean(present.report) });
+    await this.open(blob, own);
   }
 
   /** The model's features, each with where its pictures are. */
@@ -90,8 +90,8 @@ export class Studio extends EventTarget {
 
   // The picture.
 
-  /** Begin with a photo; the service says what is wrong with it. No photo: flat grey. `keep`: what was before can be undone. */
-  async open(photo, name = photo?.name ?? "", { keep = false } = {}) {
+  /** Begin with a photo; the service says what is wrong with it. No photo: flat grey. */
+  async open(photo, name = photo?.name ?? "") {
     this.failure.hidden = true;
     try {
       if (!this.model) throw new Failure({ message: "The gateway has not told its classifiers yet; wait a moment." });
@@ -105,8 +105,7 @@ export class Studio extends EventTarget {
       const { blobs } = await this.link.order({ do: "square", ...this.frame }, photo ? [photo] : []);
       const entry = await Entry.of(new Blob(blobs, { type: "image/png" }));
       if (name) entry.photo = await decoded(photo, name);
-      if (keep) this.pictures.push(entry);
-      else this.pictures.open(entry);
+      this.pictures.push(entry);
     } catch (failure) {
       this.fail(failure);
     }

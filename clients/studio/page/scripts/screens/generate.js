@@ -73,7 +73,7 @@ class Tile {
   }
 
   #use() {
-    this.studio.pictures.open(this.entry);
+    this.studio.pictures.push(this.entry);
     location.hash = "#paint";
   }
 }

@@ -159,7 +159,7 @@ export class Sketch extends OneShot {
       context.fillStyle = "#ffffff";
       context.fillRect(0, 0, SIDE, SIDE);
     }
-    this.studio.pictures.open(await Entry.of(await file(this.canvas)));
+    this.studio.pictures.push(await Entry.of(await file(this.canvas)));
   }
 
   #start(point) {
