@@ -137,17 +137,18 @@ def sketch(visitor: Visitor) -> None:
     visitor.page.get_by_role("radio", name="Brush", exact=True).check()
     size = visitor.page.get_by_label("Brush size")
     for colour, width, points in (
-        ("Blue", 150, ((0.0, 0.92), (1.0, 0.92))),
-        ("Brown", 70, ((0.22, 0.68), (0.78, 0.68))),
-        ("Grey", 40, ((0.36, 0.56), (0.6, 0.56))),
-        ("Black", 14, ((0.5, 0.5), (0.5, 0.2))),
-        ("White", 30, ((0.53, 0.24), (0.66, 0.42), (0.54, 0.44), (0.54, 0.3))),
+        ("Grey", 150, ((0.0, 0.9), (1.0, 0.9))),
+        ("Red", 96, ((0.22, 0.6), (0.78, 0.6))),
+        ("Red", 80, ((0.38, 0.48), (0.6, 0.48))),
+        ("White", 44, ((0.4, 0.47), (0.58, 0.47))),
+        ("Black", 84, ((0.3, 0.7),)),
+        ("Black", 84, ((0.7, 0.7),)),
     ):
         visitor.colour(colour)
         size.fill(str(width))
         visitor.stroke(*points)
         visitor.page.wait_for_timeout(200)
-    visitor.choose("ship", "container ship", "pirate")
+    visitor.choose("automobile", "sports car")
     visitor.look("sketch-drawn")
     visitor.result(lambda: visitor.press("Make it a picture"))
     visitor.shoot("sketch")

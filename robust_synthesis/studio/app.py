@@ -74,15 +74,14 @@ class Studio:
         try:
             return JSONResponse(await self._watch.models())
         except SynthesisError as error:
-            return JSONResponse({"message": str(error)}, status_code=503)
+            return _failed(error)
 
     async def _units(self, request: Request) -> Response:
         try:
             found = await self._units_of(request)
         except SynthesisError as error:
             return _failed(error)
-        units = sorted(found.values(), key=lambda unit: (unit.examples is None, unit.class_name, unit.unit))
-        return JSONResponse([_described(each) for each in units])
+        return JSONResponse([_described(each) for each in sorted(found.values(), key=rank)])
 
     async def _examples(self, request: Request) -> Response:
         try:
@@ -105,6 +104,12 @@ class Studio:
                 await Visitor(socket, self._client, self._watch, self._visits).serve()
         except TooMany as error:
             await socket.close(TRY_AGAIN, str(error))
+
+
+def rank(unit: Unit) -> tuple[bool, bool, str, int]:
+    """Those that somebody has named come first, and those without pictures last."""
+    numbered = not unit.name or unit.name.endswith(f" {unit.unit}")
+    return unit.examples is None, numbered, unit.class_name, unit.unit
 
 
 def _described(unit: Unit) -> dict[str, Any]:

@@ -79,8 +79,9 @@ class Visitor:
             return
         number = head.get("id")
         if head.get("do") == "cancel":
-            if (order := self._orders.get(head.get("of", 0))) is not None:
-                order.cancel()
+            of = head.get("of")
+            if isinstance(of, int) and of in self._orders:
+                self._orders[of].cancel()
         elif isinstance(number, int) and number not in self._orders:
             self._orders[number] = asyncio.create_task(self._serve_order(number, head, files))
 
@@ -107,6 +108,8 @@ class Visitor:
             self._orders.pop(number, None)
 
     async def _square(self, head: dict[str, Any], files: list[bytes], tell: Tell) -> None:
+        if files and not files[0]:
+            raise InvalidInput("image", "is an empty file; open another one.")
         picture = await self._easel.square(_frame(head), files[0] if files else b"")
         await tell("picture", [picture])
 

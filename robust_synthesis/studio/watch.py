@@ -10,8 +10,8 @@ from typing import Any
 
 from ..client import AsyncClient, Model, ModelSummary, SynthesisError, Unit
 from ..defaults import resolve
-from ..model_folder import SEEDS
-from ..specs import SPECS, from_json
+from ..model_folder import SEEDS, Card
+from ..specs import NORMS, SPECS, from_json
 
 log = logging.getLogger(__name__)
 WHILE_UP, WHILE_DOWN = 2.0, 0.5
@@ -100,8 +100,19 @@ def _described(model: Model) -> dict[str, Any]:
         "max_size": model.max_size,
         "starts": ["gaussian", "noise"] if SEEDS in card.files else ["noise"],
         "accuracy": _number(card.measured.get("clean_accuracy")),
-        "defaults": {task: resolve(from_json({"task": task, "target": "any"}), card, card.size) for task in SPECS},
+        "defaults": {task: _defaults(card, task) for task in SPECS},
+        "lengths": {task: {norm: _lengths(card, task, norm) for norm in NORMS} for task in SPECS},
     }
+
+
+def _defaults(card: Card, task: str, **given: Any) -> dict[str, Any]:
+    return resolve(from_json({"task": task, "target": "any", **given}), card, card.size)
+
+
+def _lengths(card: Card, task: str, norm: str) -> dict[str, float]:
+    """What the card's ball becomes with another norm."""
+    defaults = _defaults(card, task, norm=norm)
+    return {name: defaults[name] for name in ("norm", "epsilon", "step_size")}
 
 
 def _number(measured: object) -> float | None:

@@ -111,6 +111,7 @@ def test_nonsense_is_answered_and_the_conversation_goes_on(studio: str) -> None:
     with socket(studio) as page:
         page.send(b"\0\0\0\x02{}")
         assert hear(page, "failed")[0]["field"] == "message"
+        page.send(pack({"id": 0, "do": "cancel", "of": ["all"]}))
         orders: list[dict[str, Any]] = [
             {"do": "shout"},
             {"do": ["edit"]},
@@ -144,6 +145,13 @@ def test_edits_from_the_picture_that_the_last_one_left_share_a_session(studio: s
         hear(page, "result")
         asked = [request.WhichOneof("action") for method, request in gateway.calls if method == "Edit"]
         assert asked[3:] == ["open", "apply"]
+
+
+def test_an_empty_file_is_no_blank_picture(studio: str) -> None:
+    with socket(studio) as page:
+        page.send(pack({"id": 1, "do": "square", **FRAME}, [b""]))
+        head, _ = hear(page, "failed", "picture")
+        assert (head["field"], head["message"]) == ("image", "is an empty file; open another one.")
 
 
 def test_what_the_service_says_comes_with_its_field(studio: str, gateway: FakeGateway) -> None:
@@ -214,7 +222,11 @@ def test_models_are_described_with_the_defaults_of_their_cards(studio: str) -> N
     (model,) = found["models"]
     assert (model["name"], model["classes"], model["size"], model["starts"]) == ("fake", ["cat", "dog"], 16, ["noise"])
     assert model["defaults"]["paint_features"]["steps"] == 140
-    assert len(model["defaults"]) == 7
+    assert len(model["defaults"]) == len(model["lengths"]) == 7
+    epsilon = model["defaults"]["translate"]["epsilon"]
+    lengths = model["lengths"]["translate"]
+    assert lengths["l2"]["epsilon"] == epsilon
+    assert lengths["linf"]["epsilon"] == pytest.approx(epsilon / (3 * 16 * 16) ** 0.5)
 
 
 def test_units_are_asked_for_once_and_their_pictures_kept_by_the_browser(studio: str, gateway: FakeGateway) -> None:

@@ -64,6 +64,16 @@ def test_every_screen_fits_a_width_of_400_pixels(desk: Desk, photo: Image.Image)
         desk.page.evaluate(f"location.hash = '{screen}'")
         desk.page.locator(f"a[href='#{screen}'][aria-current]").wait_for()
         assert desk.page.evaluate("document.documentElement.scrollWidth") <= 400, screen
+    links = desk.page.locator("#screens")
+    assert links.evaluate("links => links.scrollWidth - links.clientWidth") == 0  # all of them are seen
+
+
+def test_the_first_tab_skips_to_the_controls_of_the_screen_that_is_shown(desk: Desk) -> None:
+    desk.show("translate")
+    desk.page.keyboard.press("Tab")
+    desk.page.keyboard.press("Enter")
+    assert desk.page.evaluate("document.activeElement.id") == "controls"
+    assert desk.page.locator(".screen-title").inner_text() == "Translate"
 
 
 def test_every_control_is_reached_by_the_tab_key(desk: Desk, photo: Image.Image) -> None:

@@ -31,11 +31,11 @@ def test_a_stroke_changes_what_is_under_it_and_nothing_else_before_the_button_is
     painting(desk, photo)
     before = desk.shown()
     desk.stroke(*ROW, lift=False)
-    desk.until("studio.inside.losses.length > 4")
+    desk.wait(lambda: np.abs(desk.shown()[2:6, 4:12] - before[2:6, 4:12]).mean() > 2, "it changes under the brush")
     during = desk.shown()
     assert desk.page.evaluate("studio.pictures.undoable") is False  # the stroke is not done
-    assert np.abs(during[2:6, 4:12] - before[2:6, 4:12]).mean() > 2
     assert (during[BELOW] == before[BELOW]).all()
+    desk.wait(lambda: not desk.canvas(".easel-layer").any(), "the tint is gone where the picture has changed")
     desk.result(desk.page.mouse.up)
     after = levels(desk.present())
     assert np.abs(after[2:6, 4:12] - before[2:6, 4:12]).mean() > 2
@@ -72,7 +72,7 @@ def test_a_feature_paints_and_its_examples_are_shown(desk: Desk, photo: Image.Im
 def test_the_soft_mask_lets_the_outside_change(desk: Desk, photo: Image.Image) -> None:
     painting(desk, photo)
     before = desk.shown()
-    desk.page.get_by_role("radio", name="Pull outside back").check()
+    desk.page.get_by_role("radio", name="Soft", exact=True).check()
     desk.result(lambda: desk.stroke(*ROW))
     assert (levels(desk.present())[BELOW] != before[BELOW]).any()
 
@@ -92,6 +92,49 @@ def test_undo_redo_and_before_show_the_pictures_that_were(desk: Desk, photo: Ima
     desk.press("Redo")
     assert (desk.shown() == second).all()
     assert desk.page.get_by_role("button", name="Redo").is_disabled()
+
+
+def test_the_keys_of_a_text_field_stay_its_own(desk: Desk, photo: Image.Image) -> None:
+    painting(desk, photo)
+    desk.result(lambda: desk.stroke(*ROW))
+    desk.page.get_by_text("Advanced").click()
+    desk.page.get_by_label("Steps", exact=True).focus()
+    desk.page.keyboard.type("12")
+    desk.page.keyboard.press("Control+z")
+    assert desk.page.evaluate("studio.pictures.redoable") is False
+
+
+@pytest.mark.parametrize("screen", ["paint", "sketch", "inpaint"])
+def test_brackets_change_the_brush(desk: Desk, screen: str) -> None:
+    desk.show(screen)
+    size = desk.page.get_by_label("Brush size")
+    before = float(size.input_value())
+    desk.page.keyboard.press("]")
+    larger = float(size.input_value())
+    desk.page.keyboard.press("[")
+    assert larger > float(size.input_value()) >= before - 1
+
+
+def test_a_picture_that_was_begun_with_by_mistake_is_undone(desk: Desk, photo: Image.Image) -> None:
+    painting(desk, photo)
+    desk.result(lambda: desk.stroke(*ROW))
+    painted = desk.present()
+    desk.page.evaluate("globalThis.before = studio.pictures.present")
+    desk.press("Blank")
+    desk.until("studio.pictures.present !== before")
+    desk.press("Undo")
+    assert desk.present() == painted
+
+
+def test_another_classifier_keeps_what_was_made_to_be_undone(desk: Desk, photo: Image.Image) -> None:
+    painting(desk, photo)
+    desk.result(lambda: desk.stroke(*ROW))
+    painted = desk.present()
+    desk.page.evaluate("globalThis.before = studio.pictures.present")
+    desk.page.get_by_label("Classifier").select_option("two")
+    desk.until("studio.pictures.present !== before")
+    desk.press("Undo")
+    assert desk.present() == painted
 
 
 def test_the_keyboard_paints(desk: Desk, photo: Image.Image) -> None:

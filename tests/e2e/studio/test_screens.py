@@ -81,6 +81,44 @@ def test_in_painting_gives_the_whole_photo_back_and_its_command_makes_it_again(
     assert (desk.made_again("Copy as command", tmp_path) == after).all()
 
 
+def test_a_whole_photo_is_drawn_on_where_the_classifier_sees_it(desk: Desk, photo: Image.Image) -> None:
+    desk.show("inpaint")
+    desk.opened(photo)
+    desk.page.get_by_role("radio", name="Box").check()
+    desk.stroke((0.25, 0.25), (0.75, 0.75))
+    desk.page.get_by_label("Whole photo").check()
+    desk.result(lambda: desk.press("Fill it"))
+    whole = levels(desk.present())
+    surface, frame = (desk.page.locator(f".easel-{part}").bounding_box() for part in ("surface", "frame"))
+    assert frame["width"] == pytest.approx(frame["height"])
+    assert frame["width"] == pytest.approx(surface["height"])
+    assert frame["x"] - surface["x"] == pytest.approx(surface["width"] / 8, abs=1)
+    desk.page.evaluate("location.hash = 'paint'")
+    desk.page.get_by_role("heading", name="Paint with features").wait_for()
+    assert (desk.shown() == whole[:, 8:56]).all()
+    desk.page.evaluate("location.hash = 'sketch'")
+    desk.page.get_by_role("heading", name="Sketch to image").wait_for()
+    desk.stroke((0.02, 0.02))
+    drawn = desk.shown()
+    assert drawn.shape == (512, 512, 3)
+    assert np.abs(drawn[256, 8] - whole[24, 8]).max() < 40  # it is not squeezed: the left edge is that of the square
+
+
+def test_another_norm_has_a_ball_of_its_own(desk: Desk, photo: Image.Image) -> None:
+    desk.show("translate")
+    desk.opened(photo)
+    desk.choose("stripes")
+    desk.page.get_by_text("Advanced").click()
+    desk.page.get_by_label("Steps", exact=True).fill("4")
+    desk.page.get_by_label("Norm").select_option("linf")
+    desk.result(lambda: desk.press("Translate"))
+    used = desk.page.evaluate("studio.pictures.present.report.parameters")
+    assert used["norm"] == "linf"
+    assert used["epsilon"] == pytest.approx(desk.page.evaluate("studio.model.lengths.translate.linf.epsilon"))
+    assert used["epsilon"] < 0.5
+    assert not desk.page.locator("meter").is_visible()  # it is for L2 balls
+
+
 def test_translation_makes_the_other_class_likelier(desk: Desk, photo: Image.Image) -> None:
     desk.show("translate")
     desk.opened(photo)
@@ -130,7 +168,7 @@ def test_generation_shows_several_seeds_each_of_which_can_be_made_again_and_work
     desk.page.get_by_label("Seed").fill("7")
     desk.page.get_by_label("How many").fill("3")
     desk.press("Generate")
-    desk.page.get_by_text("Seed 9 ·").wait_for()
+    desk.page.locator(".tile-caption").get_by_text("Seed 9", exact=True).wait_for()
     desk.until("[...document.querySelectorAll('.tile button')].every((button) => !button.disabled)")
     tiles = [
         levels(decoded(canvas.evaluate("canvas => canvas.toDataURL()")))
@@ -145,6 +183,40 @@ def test_generation_shows_several_seeds_each_of_which_can_be_made_again_and_work
     desk.until("Boolean(studio.pictures.present)")
     assert desk.page.evaluate("location.hash") == "#paint"
     assert (levels(desk.present()) == tiles[1]).all()
+
+
+def test_generation_goes_on_while_another_screen_is_shown(desk: Desk) -> None:
+    desk.show("generate")
+    desk.page.get_by_text("Advanced").click()
+    desk.page.get_by_label("Steps", exact=True).fill("200")
+    desk.page.get_by_label("How many").fill("2")
+    desk.press("Generate")
+    desk.page.get_by_text(" of 200").first.wait_for()
+    desk.page.evaluate("location.hash = 'paint'")
+    desk.page.get_by_role("heading", name="Paint with features").wait_for()
+    desk.page.evaluate("location.hash = 'generate'")
+    desk.until("document.querySelectorAll('.tile-actions button:not(:disabled)').length === 10")
+
+
+def test_without_a_twin_the_classifier_that_has_one_is_offered(desk: Desk, photo: Image.Image) -> None:
+    desk.show("inside")
+    desk.page.get_by_label("Classifier").select_option("two")
+    desk.page.get_by_text("two has nothing to be compared with").wait_for()
+    desk.press("Use tiny")
+    desk.opened(photo)
+    assert desk.page.get_by_role("button", name="Compare", exact=True).is_enabled()
+    assert not desk.page.get_by_role("button", name="Before").is_visible()  # there is no one picture to hold it against
+
+
+def test_further_classifiers_of_the_service_appear_in_the_list(desk: Desk) -> None:
+    desk.show("paint")
+    found = desk.page.evaluate("fetch('models').then((response) => response.json())")
+    found["models"].append({**found["models"][0], "name": "later"})
+    desk.page.route("**/models", lambda route: route.fulfill(json=found))
+    desk.page.evaluate("studio.loadModels()")
+    options = desk.page.locator("#model-select option")
+    desk.wait(lambda: options.count() == 4)
+    assert options.last.inner_text().startswith("later · ")
 
 
 def test_robust_and_standard_run_side_by_side_with_the_same_parameters(desk: Desk, photo: Image.Image) -> None:

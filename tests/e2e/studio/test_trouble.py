@@ -19,8 +19,10 @@ def test_a_corrupt_file_is_refused_with_the_sentence_of_the_service(desk: Desk, 
     failure = desk.page.locator(".bench > .failure")
     failure.wait_for()
     assert failure.inner_text().startswith("image: ")
+    desk.page.evaluate("location.hash = 'translate'")
+    desk.page.get_by_role("heading", name="Translate").wait_for()
+    assert not failure.is_visible()  # it is not about this screen
     desk.opened(photo)
-    assert not failure.is_visible()
 
 
 def test_a_wrong_parameter_is_told_next_to_its_control(desk: Desk, photo: Image.Image) -> None:
@@ -38,6 +40,36 @@ def test_a_wrong_parameter_is_told_next_to_its_control(desk: Desk, photo: Image.
     steps.fill("5")
     assert not error.is_visible()
     desk.result(lambda: desk.press("Translate"))
+
+
+def test_what_is_no_number_is_told_next_to_its_control(desk: Desk, photo: Image.Image) -> None:
+    desk.show("translate")
+    desk.opened(photo)
+    desk.page.get_by_text("Advanced").click()
+    desk.page.get_by_label("Steps", exact=True).focus()
+    desk.page.keyboard.type("1e")
+    for screen, button in (("translate", "Translate"), ("generate", "Generate")):
+        desk.page.evaluate(f"location.hash = '{screen}'")
+        desk.page.get_by_role("button", name=button, exact=True).wait_for()
+        if screen == "generate":
+            desk.page.get_by_text("Advanced").click()
+            desk.page.get_by_label("Steps", exact=True).focus()
+            desk.page.keyboard.type("-")
+        desk.press(button)
+        error = desk.page.locator("[data-field=steps] .field-error")
+        error.wait_for()
+        assert error.inner_text() == "steps: is no number."
+    assert desk.page.evaluate("studio.pictures.undoable") is False
+
+
+def test_a_double_click_asks_once(desk: Desk, photo: Image.Image, service: Service) -> None:
+    desk.show("translate")
+    desk.opened(photo)
+    desk.choose("stripes")
+    service.in_flight.most = 0
+    desk.result(lambda: desk.page.get_by_role("button", name="Translate", exact=True).dblclick())
+    assert desk.page.evaluate("studio.pictures.before.report") is None  # one result, from the photo
+    desk.wait(lambda: not service.in_flight.tickets)
 
 
 def test_a_mask_with_nothing_in_it_is_told_at_the_mask(desk: Desk, photo: Image.Image) -> None:
@@ -68,6 +100,7 @@ def test_the_page_reconnects_and_goes_on_after_the_gateway_was_restarted(
         desk.page.get_by_text("Reconnecting…").wait_for()
         desk.page.evaluate("globalThis.before = studio.pictures.present")
         desk.stroke((0.2, 0.75), (0.8, 0.75))  # asked for while nobody is there
+        assert desk.canvas(".easel-layer")[12].any()  # the tint says that it waits
     finally:
         service.start()
     desk.page.get_by_text("Connected").wait_for()

@@ -1,7 +1,7 @@
 // What to paint with: a class, or a feature that the classifier has learnt, with the pictures that show most of it.
 
 import { fresh, h } from "./dom.js";
-import { Segments } from "./fields.js";
+import { Complaint, Segments } from "./fields.js";
 
 /** More than so many have a field to search them. */
 const FILTERED = 12;
@@ -67,21 +67,18 @@ class List {
 
 /** A class of the model. `name` is what the service calls it. */
 export class ClassChooser {
-  constructor(label = "Class", { onchange, automatic = "" } = {}) {
+  constructor(label, { automatic = "" } = {}) {
     this.name = "target";
     this.automatic = automatic;
-    this.list = new List(label, () => {
-      this.fail("");
-      onchange?.();
-    });
-    this.error = h("p", { class: "field-error", role: "alert", hidden: true });
+    this.list = new List(label, () => this.fail(""));
     this.control = this.list.items;
+    this.complaint = new Complaint(this.control);
     this.element = h(
       "div",
       { class: "field" },
       h("div", { class: "field-head" }, h("span", {}, label)),
       this.list.element,
-      this.error,
+      this.complaint.element,
     );
   }
 
@@ -96,19 +93,14 @@ export class ClassChooser {
     return this.list.chosen?.value || undefined;
   }
 
-  choose(name) {
-    this.list.choose(name);
-  }
-
   fail(message) {
-    this.error.textContent = message;
-    this.error.hidden = !message;
+    this.complaint.show(message);
   }
 }
 
 /** A class or a feature. */
 export class BrushChooser {
-  constructor({ onchange, units }) {
+  constructor({ units }) {
     this.name = "unit";
     this.units = units;
     this.kinds = new Segments(
@@ -117,29 +109,24 @@ export class BrushChooser {
         ["unit", "Feature"],
         ["class", "Class"],
       ],
-      {
-        onchange: () => {
-          this.#show();
-          onchange?.();
-        },
-      },
+      { onchange: () => this.#show(), labelled: true },
     );
-    this.features = new List("Feature", () => this.#changed(onchange));
-    this.classes = new List("Class", () => this.#changed(onchange));
-    this.error = h("p", { class: "field-error", role: "alert", hidden: true });
+    this.features = new List("Feature", () => this.fail(""));
+    this.classes = new List("Class", () => this.fail(""));
     this.control = this.features.items;
+    this.complaint = new Complaint(this.control);
     this.element = h(
       "div",
       { class: "field" },
-      h("div", { class: "field-head" }, h("span", {}, "Paint with")),
       this.kinds.element,
       this.features.element,
       this.classes.element,
-      this.error,
+      this.complaint.element,
     );
   }
 
   async use(model) {
+    this.model = model;
     this.classes.fill(model.classes.map((name) => ({ value: name, text: name })));
     this.kinds.allow(model.unit_count ? ["unit", "class"] : ["class"]);
     this.features.fill([]);
@@ -147,6 +134,7 @@ export class BrushChooser {
     if (!model.unit_count) return;
     try {
       const units = await this.units(model);
+      if (model !== this.model) return;
       this.features.fill(
         units.map(({ unit, name, class: group, picture }) => ({
           value: unit,
@@ -167,13 +155,7 @@ export class BrushChooser {
   }
 
   fail(message) {
-    this.error.textContent = message;
-    this.error.hidden = !message;
-  }
-
-  #changed(onchange) {
-    this.fail("");
-    onchange?.();
+    this.complaint.show(message);
   }
 
   #show() {

@@ -1,9 +1,24 @@
 // Controls with their labels, and what the service says of them.
 
 import { fresh, h } from "./dom.js";
+import { Failure } from "./link.js";
 
-/** Seeds are drawn below it: short enough to be read out. */
-const MOST_SEED = 100_000;
+/** What is wrong with a control, below it and said of it. */
+export class Complaint {
+  constructor(control) {
+    this.control = control;
+    this.element = h("p", { class: "field-error", id: fresh("error"), role: "alert", hidden: true });
+    control.setAttribute("aria-describedby", this.element.id);
+  }
+
+  /** Nothing is wrong where there is no message. */
+  show(message) {
+    this.element.textContent = message;
+    this.element.hidden = !message;
+    if (message) this.control.setAttribute("aria-invalid", "true");
+    else this.control.removeAttribute("aria-invalid");
+  }
+}
 
 /** A label, a control and room for what is wrong with it. `name` is what the service calls the parameter. */
 class Field {
@@ -11,26 +26,21 @@ class Field {
     this.name = name;
     this.control = control;
     control.id ||= fresh(name);
-    const error = fresh("error");
     this.value = h("output", { class: "field-value", for: control.id });
-    this.error = h("p", { class: "field-error", id: error, role: "alert", hidden: true });
-    control.setAttribute("aria-describedby", error);
+    this.complaint = new Complaint(control);
     this.element = h(
       "div",
       { class: "field", data: { field: name } },
       h("div", { class: "field-head" }, h("label", { htmlFor: control.id }, label), this.value),
       control,
       note && h("p", { class: "field-note" }, note),
-      this.error,
+      this.complaint.element,
     );
     control.addEventListener("input", () => this.fail(""));
   }
 
   fail(message) {
-    this.error.textContent = message;
-    this.error.hidden = !message;
-    if (message) this.control.setAttribute("aria-invalid", "true");
-    else this.control.removeAttribute("aria-invalid");
+    this.complaint.show(message);
   }
 }
 
@@ -60,6 +70,12 @@ export class Slider extends Field {
     this.#tell();
   }
 
+  /** By a share of what it is, and at least by one step: 1 up, -1 down. */
+  nudge(direction) {
+    const step = Math.max(Number(this.control.step), 0.13 * this.number);
+    this.set(this.number + direction * step);
+  }
+
   #tell() {
     this.value.textContent = this.show(this.number);
     this.control.setAttribute("aria-valuetext", this.value.textContent);
@@ -76,8 +92,9 @@ export class NumberField extends Field {
     this.control.placeholder = value === undefined ? "" : String(Number(value.toPrecision(4)));
   }
 
-  /** Undefined for the default. Not a number, the service is told so, and says what is wrong. */
+  /** Undefined for the default. Raises a Failure for what is no number, which the browser keeps to itself. */
   get number() {
+    if (this.control.validity.badInput) throw new Failure({ field: this.name, message: "is no number." });
     return Number.isNaN(this.control.valueAsNumber) ? undefined : this.control.valueAsNumber;
   }
 }
@@ -116,16 +133,20 @@ export class Check extends Field {
   }
 }
 
-/** A few choices side by side: [value, text, icon?] each. */
+/** A few choices side by side: [value, text, icon?] each. Where they speak for themselves, the label is only heard. */
 export class Segments {
-  constructor(label, choices, { onchange } = {}) {
+  constructor(label, choices, { onchange, labelled = false } = {}) {
     const name = fresh("segments");
     this.inputs = choices.map(([value], i) => h("input", { type: "radio", name, value, checked: i === 0 }));
     this.element = h(
       "fieldset",
-      { class: "segments" },
-      h("legend", { class: "sr" }, label),
-      choices.map(([, text, picture], i) => h("label", {}, this.inputs[i], h("span", {}, picture, text))),
+      { class: "field" },
+      h("legend", { class: labelled ? "field-label" : "sr" }, label),
+      h(
+        "div",
+        { class: "segments" },
+        choices.map(([, text, picture], i) => h("label", {}, this.inputs[i], h("span", {}, picture, text))),
+      ),
     );
     this.element.addEventListener("change", () => onchange?.(this.chosen));
   }
@@ -142,62 +163,6 @@ export class Segments {
   allow(values) {
     for (const input of this.inputs) input.closest("label").hidden = !values.includes(input.value);
     if (!values.includes(this.chosen)) this.choose(values[0]);
-  }
-}
-
-/** The descent's parameters, folded away. */
-export class Advanced {
-  constructor({ seed = true } = {}) {
-    this.fields = [
-      new NumberField("steps", "Steps", { step: "1" }),
-      new NumberField("epsilon", "Epsilon", {
-        note: "Radius of the ball around the start, in pixel values of 0 to 1.",
-      }),
-      new NumberField("step_size", "Step size"),
-      new Select("norm", "Norm", {
-        options: [
-          ["", "the card's"],
-          ["l2", "L2"],
-          ["linf", "L-inf"],
-          ["none", "no ball"],
-        ],
-      }),
-    ];
-    if (seed) this.fields.push(new NumberField("seed", "Seed", { step: "1", note: "Empty: another one each time." }));
-    this.exact = new Check("exact", "Exactly repeatable", {
-      checked: true,
-      note: "Computed alone, so that the same command gives the same bits on the same kind of machine.",
-    });
-    this.element = h(
-      "details",
-      { class: "advanced" },
-      h("summary", {}, "Advanced"),
-      h(
-        "div",
-        { class: "fields" },
-        this.fields.map((field) => field.element),
-        this.exact.element,
-      ),
-    );
-  }
-
-  get all() {
-    return [...this.fields, this.exact];
-  }
-
-  set defaults(defaults) {
-    for (const field of this.fields) if (field.name in defaults && "usual" in field) field.usual = defaults[field.name];
-  }
-
-  /** As the task's JSON has them. */
-  get values() {
-    const values = { exact: this.exact.checked };
-    for (const field of this.fields) {
-      const value = field.control.tagName === "SELECT" ? field.chosen || undefined : field.number;
-      if (value !== undefined) values[field.name] = value;
-    }
-    values.seed ??= Math.floor(Math.random() * MOST_SEED);
-    return values;
   }
 }
 
@@ -223,6 +188,6 @@ export class Failures {
     }
     field.fail(failure.message);
     field.control.closest("details")?.setAttribute("open", "");
-    field.control.focus();
+    (field.control.querySelector("input:checked") ?? field.control).focus();
   }
 }

@@ -2,15 +2,15 @@
 
 import { h, svg, throttled } from "./dom.js";
 
-const MOST_BARS = 10;
 const [WIDTH, HEIGHT] = [240, 72];
 
 export class Inside {
   #asking = null;
   #target = "";
 
-  constructor(link) {
+  constructor(link, { bars = 10 } = {}) {
     this.link = link;
+    this.mostBars = bars;
     this.bars = h("ol", { class: "bars", "aria-label": "Class probabilities" });
     this.line = svg("polyline", { class: "curve-line", points: "" });
     this.curve = svg(
@@ -61,7 +61,7 @@ export class Inside {
     this.#draw();
   }
 
-  /** L2 distance of the picture from its start, and the ball's radius; null where there is none. */
+  /** L2 distance of the picture from its start, and the ball's radius; no distance where there is no such ball. */
   ball(distance, epsilon, { about = false } = {}) {
     this.ballBox.hidden = distance === null;
     if (distance === null) return;
@@ -89,7 +89,7 @@ export class Inside {
   }
 
   #show(classes) {
-    const shown = classes.slice(0, MOST_BARS);
+    const shown = classes.slice(0, this.mostBars);
     const target = classes.find(([name]) => name === this.#target);
     if (target && !shown.includes(target)) shown[shown.length - 1] = target;
     this.bars.replaceChildren(
@@ -120,12 +120,16 @@ export class Inside {
       return `${x.toFixed(1)},${y.toFixed(1)}`;
     });
     this.line.setAttribute("points", points.join(" "));
-    const [first, last] = [losses[0], losses.at(-1)].map((loss) =>
-      Math.abs(loss) < 0.1 ? loss.toPrecision(2) : loss.toFixed(2),
-    );
+    const [first, last] = [losses[0], losses.at(-1)].map(short);
     this.loss.textContent = `${first} → ${last}`;
     this.curve.setAttribute("aria-label", `Loss over ${losses.length - 1} steps, from ${first} to ${last}`);
   }
+}
+
+/** A loss, to be read at a glance. */
+function short(loss) {
+  if (loss !== 0 && Math.abs(loss) < 0.001) return loss < 0 ? "> −0.001" : "< 0.001";
+  return loss.toFixed(Math.abs(loss) < 0.1 ? 3 : 2).replace("-", "−");
 }
 
 function heading(text, ...more) {

@@ -8,6 +8,7 @@ import { Enlarge } from "./screens/enlarge.js";
 import { Generate } from "./screens/generate.js";
 import { Inpaint } from "./screens/inpaint.js";
 import { Paint } from "./screens/paint.js";
+import { WRITTEN } from "./screens/screen.js";
 import { Sketch } from "./screens/sketch.js";
 import { Translate } from "./screens/translate.js";
 
@@ -21,13 +22,14 @@ const screens = new Map(SCREENS.map((Screen) => [Screen.id, new Screen(studio)])
 let screen = null;
 
 function show() {
-  const next = screens.get(location.hash.slice(1)) ?? screens.get(Paint.id);
+  const next = screens.get(location.hash.slice(1)) ?? screen ?? screens.get(Paint.id);
   if (next === screen) return;
   screen?.leave();
+  studio.failure.hidden = true;
   screen = next;
   const { id, title } = screen.constructor;
-  at("stage").replaceChildren(studio.lost, screen.stage, studio.chooser, studio.toast);
-  if (screen.pictured) screen.stage.prepend(studio.tools, studio.failure);
+  at("stage").replaceChildren(studio.lost, screen.stage, studio.tools.file, studio.toast);
+  if (screen.pictured) screen.stage.prepend(studio.tools.element, studio.failure);
   at("controls").replaceChildren(
     h("h2", { class: "screen-title" }, title),
     h("p", { class: "screen-hint" }, screen.constructor.hint),
@@ -35,6 +37,7 @@ function show() {
   );
   at("inside").replaceChildren(studio.inside.element);
   at("inside").hidden = screen.alone;
+  studio.tools.before.hidden = screen.alone;
   for (const link of at("screens").children) {
     if (link.hash !== `#${id}`) link.removeAttribute("aria-current");
     else {
@@ -52,7 +55,7 @@ function furnish() {
   );
   const select = h("select", { id: "model-select", onchange: () => studio.useModel(select.value) });
   at("model").append(h("label", { htmlFor: "model-select" }, "Classifier"), select);
-  studio.addEventListener("model", () => {
+  studio.addEventListener("models", () => {
     select.replaceChildren(
       ...studio.models.map(({ name, role, size, classes }) =>
         h(
@@ -62,8 +65,9 @@ function furnish() {
         ),
       ),
     );
-    select.value = studio.model.name;
+    if (studio.model) select.value = studio.model.name;
   });
+  studio.addEventListener("model", () => (select.value = studio.model.name));
   const theme = h(
     "button",
     { type: "button", class: "quiet", onclick: () => use(THEMES[(THEMES.indexOf(chosen()) + 1) % 3]) },
@@ -84,7 +88,7 @@ function tell() {
   const { state, why } = studio.link;
   const texts = { up: "Connected", connecting: "Connecting…", lost: "Reconnecting…" };
   at("state").className = `top-state ${state}`;
-  studio.lost.textContent = why;
+  studio.lost.textContent = `${why} What you ask for now waits until it is back.`;
   studio.lost.hidden = state !== "lost";
   at("state").replaceChildren(h("span", { class: "dot" }), texts[state]);
 }
@@ -128,15 +132,16 @@ addEventListener("paste", (event) => {
   if (photo) open(photo);
 });
 addEventListener("keydown", (event) => {
-  if (
-    !(event.ctrlKey || event.metaKey) ||
-    event.key.toLowerCase() !== "z" ||
-    event.target.matches("input[type=number], textarea")
-  )
-    return;
+  if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches(WRITTEN)) return;
   event.preventDefault();
   if (event.shiftKey) studio.pictures.redo();
   else studio.pictures.undo();
+});
+
+// Its address is no screen's.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  at("controls").focus();
 });
 
 furnish();

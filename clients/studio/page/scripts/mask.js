@@ -73,13 +73,10 @@ export class Mask {
     for (const [i, value] of part.values.entries()) if (value) this.doses[i] += steps;
   }
 
-  /** Draw it over a canvas of the same size. */
+  /** Draw over a canvas of the same size what has not changed yet. */
   tint(context) {
-    context.putImageData(
-      this.#image((value) => colour(...TINT, value / 2)),
-      0,
-      0,
-    );
+    const image = this.#image((value, i) => colour(...TINT, this.doses[i] ? 0 : value / 2));
+    context.putImageData(image, 0, 0);
   }
 
   /** As the opacity of black. */
@@ -97,7 +94,7 @@ export class Mask {
   #image(colourOf) {
     const image = new ImageData(this.side, this.side);
     const pixels = new Uint32Array(image.data.buffer);
-    this.values.forEach((value, i) => (pixels[i] = colourOf(value)));
+    this.values.forEach((value, i) => (pixels[i] = colourOf(value, i)));
     return image;
   }
 }

@@ -1,5 +1,7 @@
 // The picture in work, and what it was before: each an Entry with all that it takes to make it again.
 
+import { h } from "./dom.js";
+
 /** A picture: a file, decoded. `side` is its width; results of whole photos may be wider than high. */
 export class Entry {
   constructor(blob, bitmap, { photo = null, recipe = null, frames = [], report = null, inside = seen(report) } = {}) {
@@ -44,14 +46,7 @@ export class Pictures extends EventTarget {
     return this.#at < this.#entries.length - 1;
   }
 
-  /** Begin with another picture. */
-  open(entry) {
-    this.#entries = [entry];
-    this.#at = 0;
-    this.#tell();
-  }
-
-  /** The present picture was changed; what was undone is forgotten. */
+  /** The present picture was changed, or another one begun with; what was undone is forgotten. */
   push(entry) {
     this.#entries.splice(this.#at + 1, Infinity, entry);
     if (this.#entries.length > this.#most) this.#entries.shift();
@@ -76,6 +71,27 @@ export class Pictures extends EventTarget {
   #tell() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** The square in the middle of a picture, which is what the classifier sees of it: a bitmap or a canvas. */
+export function centred(bitmap) {
+  const { width, height } = bitmap;
+  if (width === height) return bitmap;
+  const side = Math.min(width, height);
+  const canvas = new OffscreenCanvas(side, side);
+  canvas.getContext("2d").drawImage(bitmap, -Math.floor((width - side) / 2), -Math.floor((height - side) / 2));
+  return canvas;
+}
+
+/** A canvas that shows pictures enlarged. */
+export function screened(label) {
+  return h("canvas", { class: "pixels", width: 1, height: 1, role: "img", "aria-label": label });
+}
+
+/** All of a picture on a canvas, which becomes as large. */
+export function draw(canvas, bitmap) {
+  Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
 }
 
 /** Euclidean distance of two pictures of one size, in pixel values of [0, 1]; of those that a mask has, where one is given. */

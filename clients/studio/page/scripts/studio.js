@@ -2,19 +2,15 @@
 
 import { h } from "./dom.js";
 import { Easel } from "./easel.js";
-import { Segments } from "./fields.js";
-import { icon } from "./icons.js";
 import { Inside } from "./inside.js";
 import { Failure, Link } from "./link.js";
 import { Entry, Pictures, distance } from "./pictures.js";
 import { Results } from "./results.js";
+import { Tools } from "./tools.js";
 
-const SMOOTH = "studio-smooth";
-
-/** Tells `model` when another one is chosen. */
+/** Tells `models` when the service has others, and `model` when another one is chosen. */
 export class Studio extends EventTarget {
   #units = new Map();
-  #held = false;
   #run = 0;
 
   constructor(limits) {
@@ -34,7 +30,10 @@ export class Studio extends EventTarget {
       present: () => this.pictures.present,
       notify: (text) => this.notify(text),
     });
-    this.#furnish();
+    this.tools = new Tools(this);
+    const blank = h("button", { type: "button", onclick: () => this.open(null) }, "Begin blank");
+    this.easel.empty.append(...this.tools.invitation(blank));
+    this.bench = h("div", { class: "bench" }, this.easel.element, this.results.element);
     this.pictures.addEventListener("change", () => this.#changed());
     this.#changed();
   }
@@ -46,6 +45,7 @@ export class Studio extends EventTarget {
     const found = await response.json();
     if (!response.ok) throw new Failure(found);
     this.models = found.models;
+    this.dispatchEvent(new Event("models"));
     const chosen = this.model?.name ?? found.default;
     const model = this.models.find(({ name }) => name === chosen) ?? this.models[0];
     if (model) await this.useModel(model.name);
@@ -58,7 +58,9 @@ export class Studio extends EventTarget {
     if (same) return;
     this.dispatchEvent(new Event("model"));
     const { present } = this.pictures;
-    if (present) await this.open(present.photo?.blob ?? present.blob, present.photo?.name ?? "");
+    if (!present) return;
+    const { blob, name: own } = present.photo ?? { blob: present.blob, name: "" };
+    await this.open(blob, own);
   }
 
   /** The model's features, each with where its pictures are. */
@@ -103,7 +105,7 @@ export class Studio extends EventTarget {
       const { blobs } = await this.link.order({ do: "square", ...this.frame }, photo ? [photo] : []);
       const entry = await Entry.of(new Blob(blobs, { type: "image/png" }));
       if (name) entry.photo = await decoded(photo, name);
-      this.pictures.open(entry);
+      this.pictures.push(entry);
     } catch (failure) {
       this.fail(failure);
     }
@@ -136,16 +138,16 @@ export class Studio extends EventTarget {
     this.easel.show(this.pictures.present?.bitmap ?? null);
   }
 
-  /** An unfinished picture: on the easel, in the bars, and how far it is from where it started. */
-  async preview(blob, { start = null, epsilon = 0, compose = (bitmap) => bitmap } = {}) {
+  /** An unfinished picture: on the easel, in the bars, and how far from where it started, of the radius of an L2 ball. */
+  async preview(blob, { start = null, radius = null, compose = (bitmap) => bitmap } = {}) {
     const run = this.#run;
     const bitmap = await createImageBitmap(blob);
     if (run !== this.#run) return;
     const shown = compose(bitmap);
     this.easel.show(shown);
     this.inside.classify(this.model, blob);
-    const way = start && distance(start, shown);
-    if (way !== null) this.inside.ball(way, epsilon, { about: true });
+    const way = start && radius !== null ? distance(start, shown) : null;
+    if (way !== null) this.inside.ball(way, radius, { about: true });
   }
 
   /** The picture as the classifier sees it, where it is another one: a sketch, or a whole photo. */
@@ -157,99 +159,14 @@ export class Studio extends EventTarget {
 
   #changed() {
     this.#run += 1;
-    const { present, undoable, redoable } = this.pictures;
-    if (!this.#held) this.easel.show(present?.bitmap ?? null);
-    this.undo.disabled = !undoable;
-    this.redo.disabled = !redoable;
-    this.before.disabled = !undoable;
+    this.failure.hidden = true;
+    const { present } = this.pictures;
+    if (!this.tools.held) this.easel.show(present?.bitmap ?? null);
+    this.tools.refresh();
     this.results.refresh();
     if (!present || !this.model) return;
     this.inside.show(present.inside);
     this.inside.classify(this.model, present.blob);
-  }
-
-  // Furniture.
-
-  #furnish() {
-    this.chooser = h("input", {
-      type: "file",
-      class: "sr",
-      accept: "image/*",
-      tabIndex: -1,
-      "aria-label": "Photo",
-      onchange: () => {
-        const [photo] = this.chooser.files;
-        if (photo) this.open(photo);
-        this.chooser.value = "";
-      },
-    });
-    const button = (picture, text, act, more = {}) =>
-      h("button", { type: "button", class: "quiet", onclick: act, ...more }, icon(picture), h("span", {}, text));
-    this.undo = button("undo", "Undo", () => this.pictures.undo(), { title: "Undo (Ctrl+Z)" });
-    this.redo = button("redo", "Redo", () => this.pictures.redo(), { title: "Redo (Ctrl+Shift+Z)" });
-    this.before = button("before", "Before", null, { title: "Hold to see the picture before the last change" });
-    this.#hold();
-    this.smooth = new Segments(
-      "Enlarge",
-      [
-        ["crisp", "Crisp"],
-        ["smooth", "Smooth"],
-      ],
-      { onchange: (how) => this.#enlarge(how) },
-    );
-    this.#enlarge(localStorage.getItem(SMOOTH) ?? "smooth");
-    this.openButton = button("open", "Open", () => this.chooser.click(), {
-      title: "Open a photo, or drop one anywhere",
-    });
-    this.blankButton = button("blank", "Blank", () => this.open(null), { title: "Begin with a flat grey picture" });
-    this.tools = h(
-      "div",
-      { class: "tools", role: "toolbar", "aria-label": "Picture" },
-      this.openButton,
-      this.blankButton,
-      h("span", { class: "divider" }),
-      this.undo,
-      this.redo,
-      this.before,
-      h("span", { class: "divider" }),
-      this.smooth.element,
-    );
-    this.easel.empty.append(
-      h("p", { class: "empty-title" }, "No picture yet"),
-      h("p", {}, "Drop a photo here, or paste one."),
-      h(
-        "div",
-        { class: "empty-actions" },
-        h("button", { type: "button", class: "primary", onclick: () => this.chooser.click() }, "Open a photo"),
-        h("button", { type: "button", onclick: () => this.open(null) }, "Begin blank"),
-      ),
-    );
-    this.bench = h("div", { class: "bench" }, this.easel.element, this.results.element);
-  }
-
-  #hold() {
-    const show = (held) => {
-      this.#held = held;
-      const { present, before } = this.pictures;
-      this.easel.show((held ? before : present)?.bitmap ?? null);
-      this.easel.element.classList.toggle("before", held);
-      this.before.setAttribute("aria-pressed", held);
-    };
-    this.before.setAttribute("aria-pressed", "false");
-    this.before.addEventListener("pointerdown", () => show(true));
-    for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) {
-      this.before.addEventListener(end, () => this.#held && show(false));
-    }
-    this.before.addEventListener("keydown", (event) => {
-      if ([" ", "Enter"].includes(event.key)) show(true);
-    });
-    this.before.addEventListener("keyup", () => show(false));
-  }
-
-  #enlarge(how) {
-    this.smooth.choose(how);
-    localStorage.setItem(SMOOTH, how);
-    document.documentElement.classList.toggle("smooth", how === "smooth");
   }
 }
 

@@ -1,6 +1,8 @@
-// The brush of the screens that paint a mask: its size and softness, and the mask that it leaves on the easel.
+// The brush of the screens that paint a mask: its size and softness, the mask that it leaves on the easel, and what becomes
+// of what is outside of that.
 
-import { Segments, Slider } from "../fields.js";
+import { h } from "../dom.js";
+import { NumberField, Segments, Slider } from "../fields.js";
 import { Mask } from "../mask.js";
 
 const percent = (value) => `${Math.round(100 * value)} %`;
@@ -62,10 +64,35 @@ export class Brush {
   }
 }
 
-/** Whether what is outside stays as it is, or is only pulled back. */
-export function hardness() {
-  return new Segments("Outside the mask", [
-    ["hard", "Keep outside"],
-    ["soft", "Pull outside back"],
-  ]);
+const OUTSIDE = {
+  hard: "Outside it, not a bit changes.",
+  soft: "Outside it, changes are allowed, and pulled back.",
+};
+
+/** Whether what is outside the mask stays as it is, or is pulled back, and how much; `pull` is for the advanced fields. */
+export class Outside {
+  constructor() {
+    this.note = h("p", { class: "field-note" }, OUTSIDE.hard);
+    this.choice = new Segments(
+      "Mask",
+      [
+        ["hard", "Hard"],
+        ["soft", "Soft"],
+      ],
+      { onchange: (kind) => (this.note.textContent = OUTSIDE[kind]), labelled: true },
+    );
+    this.choice.element.append(this.note);
+    this.element = this.choice.element;
+    this.pull = new NumberField("penalty", "Pull", { note: "Weight of the changes outside a soft mask." });
+  }
+
+  get hard() {
+    return this.choice.chosen === "hard";
+  }
+
+  /** As the task's JSON has it. */
+  get values() {
+    const penalty = this.pull.number;
+    return { hard_mask: this.hard, ...(penalty === undefined ? {} : { penalty }) };
+  }
 }

@@ -1,9 +1,10 @@
 // Super-resolve: a small picture enlarged, with the detail that its class has.
 
 import { h } from "../dom.js";
+import { Advanced } from "../advanced.js";
 import { ClassChooser } from "../choosers.js";
-import { Advanced, Select } from "../fields.js";
-import { Entry, file } from "../pictures.js";
+import { Select } from "../fields.js";
+import { Entry, centred, file } from "../pictures.js";
 import { OneShot } from "./oneshot.js";
 
 const FACTORS = [2, 3, 4, 5, 6, 7, 8];
@@ -25,7 +26,7 @@ export class Enlarge extends OneShot {
         ["nearest", "blocks"],
       ],
     });
-    const advanced = new Advanced();
+    const advanced = new Advanced(upsampling);
     const canvas = h("canvas", {
       class: "thumb crisp",
       width: 1,
@@ -39,7 +40,6 @@ export class Enlarge extends OneShot {
       h("div", { class: "field-head" }, h("span", {}, "What goes in"), h("output", { class: "field-value" })),
       canvas,
     );
-    advanced.element.querySelector(".fields").prepend(upsampling.element);
     super(
       studio,
       "Enlarge",
@@ -54,7 +54,7 @@ export class Enlarge extends OneShot {
 
   useModel(model) {
     this.chooser.model = model;
-    this.advanced.defaults = model.defaults.super_resolve;
+    this.advanced.use(model, "super_resolve");
     const factors = FACTORS.filter((factor) => model.size % factor === 0);
     this.factor.fill(
       factors.map((factor) => [String(factor), `${factor} times, from ${model.size / factor} to ${model.size} px`]),
@@ -63,9 +63,9 @@ export class Enlarge extends OneShot {
   }
 
   changed() {
+    super.changed();
     const { present } = this.studio.pictures;
     this.studio.easel.use(null);
-    this.go.disabled = !present;
     this.small.hidden = !present;
     if (present && this.here) this.#reduce(present.bitmap);
   }
@@ -77,20 +77,9 @@ export class Enlarge extends OneShot {
 
   #reduce(bitmap) {
     Object.assign(this.canvas, { width: this.side, height: this.side });
-    const side = Math.min(bitmap.width, bitmap.height);
     const context = this.canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
-    context.drawImage(
-      bitmap,
-      (bitmap.width - side) / 2,
-      (bitmap.height - side) / 2,
-      side,
-      side,
-      0,
-      0,
-      this.side,
-      this.side,
-    );
+    context.drawImage(centred(bitmap), 0, 0, this.side, this.side);
     this.small.querySelector("output").textContent = `${this.side} × ${this.side} px`;
   }
 
@@ -99,6 +88,6 @@ export class Enlarge extends OneShot {
     const task = { task: "super_resolve", factor: Number(this.factor.chosen), ...this.advanced.values };
     if (this.chooser.target) task.target = this.chooser.target;
     if (this.upsampling.chosen) task.upsampling = this.upsampling.chosen;
-    return { task, files: { image: start.blob }, options: { size: this.studio.size }, start };
+    return { task, files: { image: start.blob }, start };
   }
 }

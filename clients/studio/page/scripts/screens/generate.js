@@ -1,13 +1,15 @@
 // Generate: pictures of a class from several seeds, side by side, each as it comes to be.
 
 import { h } from "../dom.js";
+import { Advanced } from "../advanced.js";
 import { ClassChooser } from "../choosers.js";
-import { Advanced, Failures, Segments, Slider } from "../fields.js";
-import { Entry } from "../pictures.js";
+import { Segments, Slider } from "../fields.js";
+import { Go } from "../go.js";
+import { all, making } from "../making.js";
+import { draw, screened } from "../pictures.js";
 import { Results } from "../results.js";
 import { Screen } from "./screen.js";
 
-const FRAMES = 24;
 const MOST = 9;
 
 /** One seed: its picture, where it stands, and what can be done with it. */
@@ -16,15 +18,9 @@ class Tile {
     this.studio = studio;
     this.seed = seed;
     this.entry = null;
-    this.canvas = h("canvas", {
-      class: "pixels",
-      width: 1,
-      height: 1,
-      role: "img",
-      "aria-label": `Picture of seed ${seed}`,
-    });
+    this.canvas = screened(`Picture of seed ${seed}`);
     this.progress = h("progress", { max: 1, value: 0, "aria-label": `Progress of seed ${seed}` });
-    this.caption = h("span", { class: "tile-caption" }, "Waiting…");
+    this.status = h("span", { class: "field-value" }, "Waiting…");
     this.results = new Results({
       link: studio.link,
       present: () => this.entry,
@@ -41,61 +37,51 @@ class Tile {
       { class: "tile" },
       this.canvas,
       this.progress,
-      h("figcaption", {}, this.caption, h("div", { class: "tile-actions" }, this.use, this.results.element)),
+      h("figcaption", { class: "tile-caption" }, h("span", {}, `Seed ${seed}`), this.status),
+      h("div", { class: "tile-actions" }, this.use, this.results.element),
     );
   }
 
-  async make(task, epsilon) {
+  async make(task) {
     const { studio } = this;
-    const model = studio.model.name;
-    const frames = [];
-    const head = {
-      do: "make",
-      model,
-      options: { size: studio.size },
-      task: { ...task, seed: this.seed },
-      frames: FRAMES,
-      with: [],
-    };
-    this.order = studio.link.order(head, [], {
-      onqueued: ({ position }) => (this.caption.textContent = position ? `${position} ahead` : "Waiting…"),
-      onframe: async (event) => {
-        this.progress.value = event.step / event.steps;
-        this.caption.textContent = `Step ${event.step} of ${event.steps}`;
-        if (event.blob) frames.push(event.blob);
-        if (event.blob && !this.entry) this.#draw(await createImageBitmap(event.blob));
+    this.order = making(
+      studio.link,
+      studio.model,
+      { ...task, seed: this.seed },
+      {
+        onqueued: ({ position }) => (this.status.textContent = position ? `${position} ahead` : "Waiting…"),
+        onframe: async ({ step, steps, blob }) => {
+          this.progress.value = step / steps;
+          this.status.textContent = `Step ${step} of ${steps}`;
+          const bitmap = blob && (await createImageBitmap(blob));
+          if (bitmap && !this.entry) draw(this.canvas, bitmap);
+        },
       },
-    });
+    );
     try {
-      const { report, blobs } = await this.order;
-      const blob = new Blob(blobs, { type: "image/png" });
-      const recipe = { model, picture: null, own: "", edits: [{ report }] };
-      this.entry = await Entry.of(blob, { recipe, report, frames: [...frames, blob] });
-      this.#draw(this.entry.bitmap, true);
-      const [picture] = report.pictures;
-      const sure = `${Math.round(100 * picture.probability_after)} %`;
-      const way = `L2 ${picture.l2.toFixed(1)} of ${Number(epsilon.toPrecision(3))}`;
-      this.caption.textContent = `Seed ${this.seed} · ${sure} · ${way}`;
+      this.entry = await this.order;
+      draw(this.canvas, this.entry.bitmap);
+      this.status.textContent = told(this.entry);
       this.use.disabled = false;
       this.results.refresh();
     } catch (failure) {
-      this.caption.textContent = failure.cancelled ? "Stopped" : "Failed";
+      this.status.textContent = failure.cancelled ? "Stopped" : "Failed";
       throw failure;
     } finally {
-      this.progress.hidden = true;
+      this.progress.classList.add("over");
     }
   }
 
-  #draw(bitmap, last = false) {
-    if (this.entry && !last) return;
-    Object.assign(this.canvas, { width: bitmap.width, height: bitmap.height });
-    this.canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  }
-
   #use() {
-    this.studio.pictures.open(this.entry);
+    this.studio.pictures.push(this.entry);
     location.hash = "#paint";
   }
+}
+
+/** How sure the classifier is, and how far that is from the start. */
+function told({ report, inside: { ball } }) {
+  const sure = `${Math.round(100 * report.pictures[0].probability_after)} %`;
+  return ball ? `${sure} · L2 ${ball[0].toFixed(1)} of ${Number(ball[1].toPrecision(3))}` : sure;
 }
 
 export class Generate extends Screen {
@@ -110,14 +96,17 @@ export class Generate extends Screen {
 
   constructor(studio) {
     const chooser = new ClassChooser("Class");
-    const start = new Segments("Start from", [
-      ["gaussian", "Class Gaussian"],
-      ["noise", "Plain noise"],
-    ]);
+    const start = new Segments(
+      "Start from",
+      [
+        ["gaussian", "Class Gaussian"],
+        ["noise", "Plain noise"],
+      ],
+      { labelled: true },
+    );
     const count = new Slider("count", "How many", { min: 1, max: MOST, step: 1, value: 4 });
     const advanced = new Advanced();
-    const go = h("button", { type: "button", class: "primary wide" }, "Generate");
-    const stop = h("button", { type: "button", class: "wide", hidden: true }, "Stop");
+    const go = new Go("Generate", { onstart: () => this.run(), onstop: () => this.stop() });
     super(
       studio,
       [chooser, count, ...advanced.all],
@@ -125,9 +114,9 @@ export class Generate extends Screen {
       start.element,
       count.element,
       advanced.element,
-      h("div", { class: "go" }, go, stop),
+      go.element,
     );
-    Object.assign(this, { chooser, start, count, advanced, go, stopButton: stop, tiles: [] });
+    Object.assign(this, { chooser, start, count, advanced, go, tiles: [] });
     this.grid = h("div", { class: "tiles" });
     this.empty = h(
       "div",
@@ -136,39 +125,41 @@ export class Generate extends Screen {
       h("p", {}, "Choose a class, and press Generate."),
     );
     this.stage = h("div", { class: "bench" }, this.empty, this.grid);
-    go.addEventListener("click", () => this.run());
-    stop.addEventListener("click", () => this.stop());
   }
 
   useModel(model) {
     this.chooser.model = model;
     this.start.allow(model.starts);
-    this.defaults = model.defaults.generate;
-    this.advanced.defaults = this.defaults;
+    this.advanced.use(model, "generate");
   }
 
   stop() {
     for (const tile of this.tiles) tile.order?.cancel();
   }
 
+  /** Another screen does not end it: who works on one of the pictures wants the others, too. */
+  leave() {
+    this.here = false;
+  }
+
   async run() {
     this.failures.clear();
+    this.go.busy = true;
+    try {
+      await this.#make();
+    } catch (failure) {
+      this.failures.show(failure);
+    }
+    this.go.busy = false;
+  }
+
+  async #make() {
     const { seed, ...values } = this.advanced.values;
     const task = { task: "generate", target: this.chooser.target, start: this.start.chosen, ...values };
     this.tiles = Array.from({ length: this.count.number }, (_, i) => new Tile(this.studio, seed + i));
     this.grid.replaceChildren(...this.tiles.map((tile) => tile.element));
-    this.grid.dataset.count = this.tiles.length;
+    this.grid.dataset.columns = Math.ceil(Math.sqrt(this.tiles.length));
     this.empty.hidden = true;
-    this.#turn(true);
-    const epsilon = task.epsilon ?? this.defaults.epsilon;
-    const ends = await Promise.allSettled(this.tiles.map((tile) => tile.make(task, epsilon)));
-    const failed = ends.find(({ status, reason }) => status === "rejected" && !reason.cancelled);
-    if (failed) this.failures.show(failed.reason);
-    this.#turn(false);
-  }
-
-  #turn(busy) {
-    this.go.hidden = busy;
-    this.stopButton.hidden = !busy;
+    await all(this.tiles.map((tile) => tile.make(task)));
   }
 }

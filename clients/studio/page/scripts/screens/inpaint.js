@@ -1,10 +1,11 @@
 // In-paint: mark a part of the picture, and have it filled with what the class would have there.
 
 import { h } from "../dom.js";
+import { Advanced } from "../advanced.js";
 import { ClassChooser } from "../choosers.js";
-import { Advanced, Check, NumberField, Segments, Select } from "../fields.js";
+import { Check, Complaint, Segments, Select } from "../fields.js";
 import { within } from "../pictures.js";
-import { Brush, hardness } from "./brush.js";
+import { Brush, Outside } from "./brush.js";
 import { OneShot } from "./oneshot.js";
 
 export class Inpaint extends OneShot {
@@ -30,10 +31,6 @@ export class Inpaint extends OneShot {
     const whole = new Check("paste_back", "Whole photo", {
       note: "The result is the photo at its own resolution, with the part in it.",
     });
-    const hard = hardness();
-    const penalty = new NumberField("penalty", "Pull", {
-      note: "Weight of changes outside the mask, where they are pulled back.",
-    });
     const filling = new Select("filling", "Start from", {
       options: [
         ["", "as the card says"],
@@ -41,34 +38,36 @@ export class Inpaint extends OneShot {
         ["mean", "the picture's mean colour"],
       ],
     });
-    const advanced = new Advanced();
-    advanced.element.querySelector(".fields").prepend(filling.element, penalty.element);
-    const mask = { name: "mask", control: tools.inputs[0], fail: (text) => this.#failMask(text) };
+    const outside = new Outside();
+    const advanced = new Advanced(filling, outside.pull);
+    const complaint = new Complaint(tools.inputs[0]);
+    const mask = { name: "mask", control: tools.inputs[0], fail: (text) => complaint.show(text) };
     super(
       studio,
       "Fill it",
-      [mask, chooser, whole, filling, penalty, ...brush.fields, ...advanced.all],
+      [mask, chooser, whole, filling, outside.pull, ...brush.fields, ...advanced.all],
       tools.element,
+      complaint.element,
       ...brush.fields.map((field) => field.element),
       clear,
       chooser.element,
       whole.element,
-      hard.element,
+      outside.element,
       advanced.element,
     );
-    Object.assign(this, { brush, tools, chooser, whole, hard, filling, penalty, advanced });
-    this.maskError = h("p", { class: "field-error", role: "alert", hidden: true });
-    clear.before(this.maskError);
+    Object.assign(this, { brush, tools, chooser, whole, filling, outside, advanced, mask });
+    this.resizedByKeys(brush.size);
   }
 
   useModel(model) {
     this.chooser.model = model;
-    this.advanced.defaults = model.defaults.inpaint;
-    this.penalty.usual = model.defaults.inpaint.penalty;
+    this.advanced.use(model, "inpaint");
+    this.outside.pull.usual = model.defaults.inpaint.penalty;
     this.brush.scale(model.size);
   }
 
   changed() {
+    super.changed();
     const { present } = this.studio.pictures;
     const photo = present?.photo;
     this.whole.element.hidden = !(photo && Math.min(photo.width, photo.height) > this.studio.size);
@@ -85,10 +84,8 @@ export class Inpaint extends OneShot {
   async ask() {
     const { present } = this.studio.pictures;
     const { mask } = this.brush;
-    const penalty = this.penalty.number;
-    const task = { task: "inpaint", ...this.advanced.values, hard_mask: this.hard.chosen === "hard" };
+    const task = { task: "inpaint", ...this.advanced.values, ...this.outside.values };
     if (this.chooser.target) task.target = this.chooser.target;
-    if (penalty !== undefined) task.penalty = penalty;
     if (this.filling.chosen) task.filling = this.filling.chosen;
     const square = await this.studio.squared(present);
     const paste = !this.whole.element.hidden && this.whole.checked;
@@ -99,7 +96,7 @@ export class Inpaint extends OneShot {
     return {
       task,
       files,
-      options: { size: this.studio.size, fit: "crop", paste_back: paste },
+      options: { fit: "crop", paste_back: paste },
       own: source.name,
       start: square,
       compose,
@@ -113,7 +110,7 @@ export class Inpaint extends OneShot {
 
   #start(point) {
     if (this.busy) return;
-    this.#failMask("");
+    this.mask.fail("");
     this.from = point;
     this.kept = this.brush.mask.values.slice();
     this.keptArea = this.brush.mask.area;
@@ -140,10 +137,5 @@ export class Inpaint extends OneShot {
   #clear() {
     this.brush.mask.clear();
     this.brush.show();
-  }
-
-  #failMask(text) {
-    this.maskError.textContent = text;
-    this.maskError.hidden = !text;
   }
 }

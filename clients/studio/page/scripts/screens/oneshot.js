@@ -1,30 +1,33 @@
-// A task that is asked for by a button: its order, its progress, its result.
+// A task that is asked for by a button: its progress, its result.
 
 import { h } from "../dom.js";
-import { Entry } from "../pictures.js";
+import { Go } from "../go.js";
+import { making, radius } from "../making.js";
 import { Screen } from "./screen.js";
-
-const FRAMES = 24;
 
 export class OneShot extends Screen {
   #order = null;
+  #stopped = false;
 
   constructor(studio, verb, fields, ...parts) {
-    const go = h("button", { type: "button", class: "primary wide" }, verb);
-    const stop = h("button", { type: "button", hidden: true, class: "wide" }, "Stop");
+    const go = new Go(verb, { onstart: () => this.run(), onstop: () => this.stop() });
     const progress = h("progress", { max: 1, value: 0, hidden: true, "aria-label": "Progress" });
     const status = h("p", { class: "status", role: "status" });
-    super(studio, fields, ...parts, h("div", { class: "go" }, go, stop, progress, status));
-    Object.assign(this, { go, stopButton: stop, progress, status });
-    go.addEventListener("click", () => this.run());
-    stop.addEventListener("click", () => this.stop());
+    go.element.append(progress, status);
+    super(studio, fields, ...parts, go.element);
+    Object.assign(this, { go, progress, status });
   }
 
   get busy() {
-    return Boolean(this.#order);
+    return this.go.busy;
+  }
+
+  changed() {
+    this.go.possible = Boolean(this.studio.pictures.present);
   }
 
   stop() {
+    this.#stopped = true;
     this.#order?.cancel();
   }
 
@@ -36,8 +39,11 @@ export class OneShot extends Screen {
   async run() {
     if (this.busy) return;
     this.failures.clear();
+    this.#stopped = false;
+    this.#turn(true, "Waiting…");
     try {
-      await this.#make(await this.ask());
+      const asked = await this.ask();
+      if (!this.#stopped) await this.#make(asked);
     } catch (failure) {
       this.studio.settle();
       this.failures.show(failure);
@@ -46,46 +52,26 @@ export class OneShot extends Screen {
     this.#turn(false);
   }
 
-  async #make({ task, files, options = {}, own = "", start = null, compose }) {
+  async #make({ task, compose, ...given }) {
     const { studio } = this;
-    const frames = start ? [start.blob] : [];
-    const epsilon = task.epsilon ?? studio.model.defaults[task.task].epsilon;
     studio.begin(task.target ?? "");
-    this.#turn(true, "Waiting…");
-    const head = { do: "make", model: studio.model.name, options, task, frames: FRAMES, with: Object.keys(files) };
-    this.#order = studio.link.order(head, Object.values(files), {
+    const previewed = { start: given.start?.bitmap, radius: radius(task, studio.model), compose };
+    this.#order = making(studio.link, studio.model, task, {
+      ...given,
       onqueued: ({ position }) => (this.status.textContent = position ? `${position} ahead in the queue` : "Waiting…"),
-      onframe: async (event) => {
-        this.progress.value = event.step / event.steps;
-        this.status.textContent = `Step ${event.step} of ${event.steps}`;
+      onframe: ({ step, steps, loss, blob }) => {
         if (!this.here || !this.busy) return;
-        studio.inside.add(event.loss);
-        if (!event.blob) return;
-        frames.push(event.blob);
-        await studio.preview(event.blob, { start: start?.bitmap, epsilon, compose });
+        this.progress.value = step / steps;
+        this.status.textContent = `Step ${step} of ${steps}`;
+        studio.inside.add(loss);
+        if (blob) studio.preview(blob, previewed);
       },
     });
-    const { report, blobs } = await this.#order;
-    this.#order = null;
-    const blob = new Blob(blobs, { type: "image/png" });
-    const recipe = {
-      model: studio.model.name,
-      picture: files.image ?? null,
-      own,
-      edits: [{ report, mask: files.mask }],
-    };
-    const entry = await Entry.of(blob, { recipe, report, frames: options.paste_back ? frames : [...frames, blob] });
-    await this.done(entry, options);
-  }
-
-  /** What becomes of the result. */
-  async done(entry) {
-    this.studio.pictures.push(entry);
+    studio.pictures.push(await this.#order);
   }
 
   #turn(busy, text = "") {
-    this.go.hidden = busy;
-    this.stopButton.hidden = !busy;
+    this.go.busy = busy;
     this.progress.hidden = !busy;
     this.progress.value = 0;
     this.status.textContent = text;

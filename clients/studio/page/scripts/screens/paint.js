@@ -4,11 +4,11 @@
 // before it, whose radius is the card's times the strength, and grows with the root of the area, so that its depth is
 // the same everywhere.
 
-import { h } from "../dom.js";
+import { Advanced } from "../advanced.js";
 import { BrushChooser } from "../choosers.js";
-import { Advanced, NumberField, Slider } from "../fields.js";
+import { Slider } from "../fields.js";
 import { Entry, distance, within } from "../pictures.js";
-import { Brush, hardness } from "./brush.js";
+import { Brush, Outside } from "./brush.js";
 import { Screen } from "./screen.js";
 import { Stroke } from "./stroke.js";
 
@@ -26,6 +26,8 @@ export class Paint extends Screen {
   static hint = "Pick a feature or a class, and paint: the picture changes under the brush.";
   static picture = "paint";
 
+  square = true;
+
   #strokes = new Set();
   #stroke = null;
   #running = Promise.resolve();
@@ -42,31 +44,26 @@ export class Paint extends Screen {
       value: 1,
       show: (value) => `${Math.round(100 * value)} %`,
     });
-    const hard = hardness();
-    const advanced = new Advanced();
-    const penalty = new NumberField("penalty", "Pull", {
-      note: "Weight of changes outside the mask, where they are pulled back.",
-    });
-    advanced.element.querySelector(".fields").prepend(penalty.element);
-    const fields = [chooser, ...brush.fields, strength, ...advanced.all, penalty];
+    const outside = new Outside();
+    const advanced = new Advanced(outside.pull);
+    const fields = [chooser, ...brush.fields, strength, outside.pull, ...advanced.all];
     super(
       studio,
       fields,
       chooser.element,
       ...brush.fields.map((field) => field.element),
       strength.element,
-      hard.element,
+      outside.element,
       advanced.element,
     );
-    Object.assign(this, { brush, chooser, strength, hard, advanced, penalty });
-    this.failures.element.before(h("p", { class: "keys" }, "[ and ] change the brush size."));
-    addEventListener("keydown", (event) => this.here && this.#key(event));
+    Object.assign(this, { brush, chooser, strength, outside, advanced });
+    this.resizedByKeys(brush.size);
   }
 
   useModel(model) {
     this.defaults = model.defaults.paint_features;
-    this.advanced.defaults = this.defaults;
-    this.penalty.usual = this.defaults.penalty;
+    this.advanced.use(model, "paint_features");
+    this.outside.pull.usual = this.defaults.penalty;
     this.brush.scale(model.size);
     this.chooser.use(model);
   }
@@ -95,10 +92,17 @@ export class Paint extends Screen {
       this.failures.show({ message: "The features are still being loaded; wait a moment." });
       return;
     }
+    let settings;
+    try {
+      settings = { ...this.#usual, ...this.advanced.values, ...this.outside.values };
+    } catch (failure) {
+      this.failures.show(failure);
+      return;
+    }
     this.#stroke?.finish();
     this.brush.renew();
     this.brush.draw(point, { first: true });
-    const stroke = new Stroke(brush, this.brush.mask, this.#steps);
+    const stroke = new Stroke(brush, this.brush.mask, settings);
     this.#stroke = stroke;
     this.#strokes.add(stroke);
     this.#running = this.#running.then(() => this.#run(stroke));
@@ -111,11 +115,12 @@ export class Paint extends Screen {
 
   #end() {
     this.#stroke?.lift();
-    this.brush.hide();
   }
 
-  get #steps() {
-    return this.advanced.values.steps ?? this.defaults.steps;
+  /** What a stroke needs of the card. */
+  get #usual() {
+    const { steps, norm, epsilon } = this.advanced.usual;
+    return { steps, norm, epsilon };
   }
 
   async #run(stroke) {
@@ -132,6 +137,7 @@ export class Paint extends Screen {
       this.failures.show(failure);
     } finally {
       this.#strokes.delete(stroke);
+      if (stroke.mask === this.brush.mask) this.brush.hide();
       if (stroke.over || !stroke.edits.length) studio.settle();
       else await this.#keep(stroke);
     }
@@ -143,32 +149,34 @@ export class Paint extends Screen {
     const steps = Math.max(1, Math.min(stroke.left, Math.round(PACE / this.#millisecondsPerStep)));
     const wet = stroke.mask.wet(stroke.steps);
     const [radius, depth, room] = this.#room(stroke, wet);
-    if (room < 0.02 * depth) {
+    if (stroke.round && room < 0.02 * depth) {
       stroke.full = true;
       return;
     }
     const task = this.#task(stroke, steps, depth, room);
+    const ball = stroke.round ? radius : null;
     const mask = await wet.file();
     const under = stroke.bitmap;
     const compose = (bitmap) => (task.hard_mask ? within(stroke.mask, bitmap, under) : bitmap);
     const asked = performance.now();
     stroke.order = studio.link.order({ do: "edit", ...studio.frame, task }, [stroke.blob, mask], {
       onframe: ({ blob }) =>
-        blob && !stroke.over && studio.preview(blob, { start: stroke.start.bitmap, epsilon: radius, compose }),
+        blob && !stroke.over && studio.preview(blob, { start: stroke.start.bitmap, radius: ball, compose }),
     });
     const { report, blobs } = await stroke.order;
     this.#millisecondsPerStep = (performance.now() - asked) / (steps + 1);
     stroke.mask.soak(wet, steps);
+    this.brush.show();
     stroke.blob = new Blob(blobs, { type: "image/png" });
     stroke.bitmap = await createImageBitmap(stroke.blob);
     stroke.edits.push({ report, mask });
     stroke.frames.push(stroke.blob);
-    if (!stroke.over) this.#show(stroke, report.pictures[0].losses, radius);
+    if (!stroke.over) this.#show(stroke, report.pictures[0].losses, ball);
   }
 
   /** Radius of the stroke's ball, that of its wet part, and how far that part may go: what is dry has used some of the ball. */
-  #room({ mask, start, bitmap }, wet) {
-    const [radius, depth] = [this.#radius(mask), this.#radius(wet)];
+  #room({ mask, start, bitmap, settings }, wet) {
+    const [radius, depth] = [mask, wet].map((part) => this.#radius(part, settings.epsilon));
     const [used, here] = [distance(start.bitmap, bitmap), distance(start.bitmap, bitmap, wet)];
     const left = Math.sqrt(Math.max(0, radius ** 2 - used ** 2 + here ** 2));
     return [radius, depth, Math.min(depth, left) - here];
@@ -176,26 +184,20 @@ export class Paint extends Screen {
 
   /** Of an edit whose own depth is that of a ball of `radius`, and which may go `epsilon` far. */
   #task(stroke, steps, radius, epsilon) {
-    const { steps: _, epsilon: __, step_size: chosen, ...rest } = this.advanced.values;
-    const pull = this.penalty.number;
-    const weight = this.defaults.strength * this.strength.number;
-    const length =
-      rest.norm && rest.norm !== "l2" ? {} : { epsilon, step_size: chosen ?? (REACH * radius) / stroke.steps };
+    const { settings } = stroke;
+    const lengths = { epsilon, step_size: settings.step_size ?? (REACH * radius) / settings.steps };
     return {
       task: "paint_features",
       ...stroke.brush,
-      ...rest,
-      ...length,
+      ...settings,
+      ...(stroke.round ? lengths : {}),
       steps,
-      strength: weight,
-      hard_mask: this.hard.chosen === "hard",
-      ...(pull === undefined ? {} : { penalty: pull }),
+      strength: this.defaults.strength * this.strength.number,
     };
   }
 
   /** Of the ball that a stroke stays in. */
-  #radius(mask) {
-    const epsilon = this.advanced.values.epsilon ?? this.defaults.epsilon;
+  #radius(mask, epsilon) {
     const share = mask.area / mask.side ** 2;
     return this.strength.number * epsilon * Math.sqrt(share / SHARE);
   }
@@ -204,7 +206,8 @@ export class Paint extends Screen {
     const { studio } = this;
     studio.easel.show(stroke.bitmap);
     studio.inside.add(...losses.slice(stroke.edits.length > 1 ? 1 : 0));
-    stroke.ball = [distance(stroke.start.bitmap, stroke.bitmap), radius];
+    const way = radius === null ? null : distance(stroke.start.bitmap, stroke.bitmap);
+    stroke.ball = [way, radius];
     studio.inside.ball(...stroke.ball);
     studio.inside.classify(studio.model, stroke.blob);
   }
@@ -217,11 +220,5 @@ export class Paint extends Screen {
     this.#ours = true;
     this.studio.pictures.push(entry);
     this.#ours = false;
-  }
-
-  #key({ key, target }) {
-    if (!["[", "]"].includes(key) || target.matches("input[type=search], input[type=number], textarea")) return;
-    this.brush.size.set(this.brush.size.number * (key === "]" ? 1.15 : 1 / 1.15) + (key === "]" ? 0.5 : -0.5));
-    this.studio.easel.refresh();
   }
 }

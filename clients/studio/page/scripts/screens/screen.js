@@ -3,6 +3,9 @@
 import { h } from "../dom.js";
 import { Failures } from "../fields.js";
 
+/** Where keys write. */
+export const WRITTEN = "input[type=search], input[type=number], textarea";
+
 export class Screen {
   static id = "";
   static name = "";
@@ -13,6 +16,8 @@ export class Screen {
   alone = false;
   /** It is about the picture in work. */
   pictured = true;
+  /** It draws on what the classifier sees of a whole photo. */
+  square = false;
 
   constructor(studio, fields, ...parts) {
     this.studio = studio;
@@ -27,8 +32,21 @@ export class Screen {
     studio.pictures.addEventListener("change", () => this.here && this.changed());
   }
 
+  /** The keys [ and ] change a brush. */
+  resizedByKeys(size) {
+    const keys = [h("kbd", {}, "["), " and ", h("kbd", {}, "]"), " change the brush size."];
+    this.failures.element.before(h("p", { class: "keys" }, ...keys));
+    addEventListener("keydown", ({ key, target }) => {
+      if (!this.here || !["[", "]"].includes(key) || target.matches(WRITTEN)) return;
+      size.nudge(key === "]" ? 1 : -1);
+      this.studio.easel.refresh();
+    });
+  }
+
   enter() {
     this.here = true;
+    this.studio.easel.square = this.square;
+    this.studio.settle();
     this.changed();
   }
 

@@ -1,10 +1,11 @@
 // Sketch to image: draw in colours, and have the sketch become a picture of a class; then sketch on.
 
 import { h } from "../dom.js";
+import { Advanced } from "../advanced.js";
 import { ClassChooser } from "../choosers.js";
-import { Advanced, Segments, Slider } from "../fields.js";
+import { Segments, Slider } from "../fields.js";
 import { icon } from "../icons.js";
-import { Entry, file } from "../pictures.js";
+import { Entry, centred, file } from "../pictures.js";
 import { OneShot } from "./oneshot.js";
 
 const SIDE = 512;
@@ -32,6 +33,8 @@ export class Sketch extends OneShot {
   static hint = "Draw the coarse shapes, choose what it should be, and watch it become a picture. Then sketch on.";
   static picture = "sketch";
 
+  square = true;
+
   #last = null;
 
   constructor(studio) {
@@ -43,9 +46,7 @@ export class Sketch extends OneShot {
         ["eraser", "Eraser", icon("eraser")],
         ["fill", "Fill", icon("fill")],
       ],
-      {
-        onchange: () => studio.easel.refresh(),
-      },
+      { onchange: () => studio.easel.refresh() },
     );
     const size = new Slider("brush", "Brush size", {
       min: 4,
@@ -103,6 +104,7 @@ export class Sketch extends OneShot {
       advanced.element,
     );
     Object.assign(this, { chooser, tools, colours, own, size, advanced });
+    this.resizedByKeys(size);
     this.canvas = new OffscreenCanvas(SIDE, SIDE);
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.paper = new OffscreenCanvas(SIDE, SIDE);
@@ -110,7 +112,7 @@ export class Sketch extends OneShot {
 
   useModel(model) {
     this.chooser.model = model;
-    this.advanced.defaults = model.defaults.sketch_to_image;
+    this.advanced.use(model, "sketch_to_image");
   }
 
   enter() {
@@ -119,6 +121,7 @@ export class Sketch extends OneShot {
   }
 
   changed() {
+    super.changed();
     const { present } = this.studio.pictures;
     if (present) this.#load(present.bitmap, this.context);
     if (present?.report || present?.photo) this.#load(present.bitmap, this.paper.getContext("2d"));
@@ -137,7 +140,6 @@ export class Sketch extends OneShot {
     return {
       task,
       files: { image: present.blob },
-      options: { size: this.studio.size },
       start: await this.studio.squared(present),
     };
   }
@@ -149,7 +151,7 @@ export class Sketch extends OneShot {
 
   #load(bitmap, context) {
     context.imageSmoothingEnabled = document.documentElement.classList.contains("smooth");
-    context.drawImage(bitmap, 0, 0, SIDE, SIDE);
+    context.drawImage(centred(bitmap), 0, 0, SIDE, SIDE);
   }
 
   async #renew() {
@@ -157,7 +159,7 @@ export class Sketch extends OneShot {
       context.fillStyle = "#ffffff";
       context.fillRect(0, 0, SIDE, SIDE);
     }
-    this.studio.pictures.open(await Entry.of(await file(this.canvas)));
+    this.studio.pictures.push(await Entry.of(await file(this.canvas)));
   }
 
   #start(point) {

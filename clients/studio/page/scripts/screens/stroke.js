@@ -1,8 +1,9 @@
 // A stroke of the brush: what it covers, how much of that is still wet, and the edits that it was made of.
 
 export class Stroke {
-  constructor(brush, mask, steps) {
-    Object.assign(this, { brush, mask, steps });
+  /** `settings` are the task's, with the steps that each part of it gets. */
+  constructor(brush, mask, settings) {
+    Object.assign(this, { brush, mask, settings, steps: settings.steps });
     this.down = true;
     this.over = false;
     this.full = false;
@@ -12,6 +13,11 @@ export class Stroke {
 
   begin(start) {
     Object.assign(this, { start, blob: start.blob, bitmap: start.bitmap, frames: [start.blob] });
+  }
+
+  /** It stays in an L2 ball. */
+  get round() {
+    return this.settings.norm === "l2";
   }
 
   /** Steps that it still has to do now. */

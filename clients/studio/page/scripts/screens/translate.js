@@ -1,7 +1,8 @@
 // Translate: the picture as one of another class.
 
+import { Advanced } from "../advanced.js";
 import { ClassChooser } from "../choosers.js";
-import { Advanced, Slider } from "../fields.js";
+import { Slider } from "../fields.js";
 import { OneShot } from "./oneshot.js";
 
 export class Translate extends OneShot {
@@ -28,19 +29,19 @@ export class Translate extends OneShot {
   useModel(model) {
     this.chooser.automatic = model.classes.length === 2 ? "the other one" : "";
     this.chooser.model = model;
-    this.defaults = model.defaults.translate;
-    this.advanced.defaults = this.defaults;
+    this.advanced.use(model, "translate");
   }
 
   changed() {
     this.studio.easel.use(null);
-    this.go.disabled = !this.studio.pictures.present;
+    super.changed();
   }
 
   async ask() {
     const start = await this.studio.squared(this.studio.pictures.present);
-    const task = { task: "translate", epsilon: this.reach.number * this.defaults.epsilon, ...this.advanced.values };
+    const epsilon = this.reach.number * this.advanced.usual.epsilon;
+    const task = { task: "translate", epsilon, ...this.advanced.values };
     if (this.chooser.target) task.target = this.chooser.target;
-    return { task, files: { image: start.blob }, options: { size: this.studio.size }, start };
+    return { task, files: { image: start.blob }, start };
   }
 }
