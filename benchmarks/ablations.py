@@ -72,9 +72,9 @@ PIXELS_64 = (
 PIXELS_32 = (
     pixels_32("width-32", "--width 32"),
     pixels_32("width-16", "--width 16"),
-    pixels_32("width-48", "--width 48"),
     pixels_32("silu", "--width 32 --activation silu"),
     pixels_32("no-averaging", "--width 32 --ema-decay 0"),
+    pixels_32("width-48", "--width 48"),
 )
 VARIANTS = PIXELS_64 + PIXELS_32
 
