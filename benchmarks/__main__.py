@@ -9,18 +9,21 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
 from robust_synthesis.model_folder import ModelFolder
+from robust_synthesis.worker.engine import share_cores
 
-from .figures import Results, Section
+from .figures import Measured, Results, Section
 
 ROOT = Path(__file__).parent
-SECTIONS = ("engine", "roofline", "precision", "startup")
+SECTIONS = ("engine", "roofline", "precision", "startup", "service")
 
 
 def main() -> int:
@@ -39,17 +42,18 @@ def main() -> int:
         module = importlib.import_module(f".{name}", __package__)
         print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
         begun = time.perf_counter()
-        figures = module.run(folder, quick=not options.full)
+        measured: Measured = module.run(folder, quick=not options.full)
         section = Section(
+            measured.figures,
+            measured.charts,
             name=name,
             title=module.TITLE,
-            figures=figures,
             quick=not options.full,
             hardware=provenance.hardware(choose_device()),
             versions=provenance.versions(),
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             seconds=time.perf_counter() - begun,
-            notes=(f"Classifier: {folder.card.name}.",),
+            notes=(*_paragraphs(module.__doc__ or ""), f"Classifier: {folder.card.name}."),
         )
         path = results.write(section, replace=options.replace)
         print(section.markdown(), flush=True)
@@ -59,5 +63,13 @@ def main() -> int:
     return 1 if worse else 0
 
 
+def _paragraphs(text: str) -> Iterator[str]:
+    """A line each."""
+    return (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 if __name__ == "__main__":
+    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which it is by now
+        share_cores(os.environ)
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
     sys.exit(main())

@@ -22,7 +22,7 @@ from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
 from . import authors
-from .figures import Figure
+from .figures import Figure, Measured
 from .measure import Spread, ratio, take_turns
 
 TITLE = "Engine against the authors' attacker"
@@ -32,7 +32,7 @@ WORK = 24 * 64 * 64
 TARGETS = {1: 2.5, 8: 3.5, 32: 3.5}
 
 
-def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """The engine's figures, in the precision that users get. Raises ImportError without the package `robustness`."""
     classifier = Classifier.load(folder.path, precision="auto")
     exact = classifier.in_precision("fp32")
@@ -68,7 +68,7 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
             for name in set(subjects) - {"ours", "theirs"}:
                 over, under = ("theirs", name) if name.startswith("ours") else (name, "ours")
                 figures.append(Figure.of(f"{at}, {name}", ratio(seconds[over], seconds[under]), "authors' attacker"))
-    return tuple(figures)
+    return Measured(tuple(figures))
 
 
 def ours(classifier: Classifier, x: Tensor, targets: Tensor, steps: int) -> Tensor:

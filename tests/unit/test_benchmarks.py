@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.chart import Chart, draw
 from benchmarks.figures import Figure, Results, Section
-from benchmarks.measure import Spread, ratio, take_turns
+from benchmarks.measure import Spread, percentile, ratio, take_turns, under_way
 from robust_synthesis.testing import tiny_model_folder
 
 
 def section(*figures: Figure, hardware: str = "a machine", quick: bool = True) -> Section:
-    return Section("engine", "Engine", figures, quick, hardware, {"torch": "2"}, "2026-01-01", 1.0, ("Why.",))
+    return Section(
+        figures,
+        name="engine",
+        title="Engine",
+        quick=quick,
+        hardware=hardware,
+        versions={"torch": "2"},
+        finished="2026-01-01",
+        seconds=1.0,
+        notes=("Why.",),
+    )
 
 
 def figure(value: float, *, higher: bool = True, target: float | None = None) -> Figure:
@@ -70,6 +82,39 @@ def test_the_table_has_every_section_that_is_kept(tmp_path: Path) -> None:
     results.write(dataclasses.replace(section(figure(3)), name="roofline", title="Roofline"))
     text = (tmp_path / "README.md").read_text()
     assert text.index("### Engine") < text.index("### Roofline")
+
+
+def test_work_that_reaches_beyond_the_window_counts_in_part() -> None:
+    assert under_way([(0, 4), (4, 6), (9, 13), (13, 14)], begin=2, end=10) == pytest.approx(0.5 + 1 + 0.25)
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert [percentile([3, 1, 2], q) for q in (0, 50, 95)] == [1, 2, 3]
+    assert percentile(range(1, 101), 95) == 95
+
+
+def test_a_chart_has_its_points_where_their_values_are() -> None:
+    chart = Chart("p95", "latency, s", "clients", {"a & b": [(1, 0.5), (4, 1.5), (16, 2)], "c": [(1, 1)]}, log_x=True)
+    svg = ElementTree.fromstring(draw([chart], "Both"))
+    texts = [text.text for text in svg.iterfind(".//{*}text")]
+    assert {"Both", "latency, s", "clients", "a & b", "c", "16", "0", "2"} <= set(texts)
+    first, second = (line.get("points") for line in svg.iterfind(".//{*}polyline"))
+    points = [tuple(map(float, point.split(","))) for point in str(first).split()]
+    (left, low), (middle, _), (right, high) = points
+    assert middle == pytest.approx((left + right) / 2)
+    assert low > high
+    (between,) = (float(point.split(",")[1]) for point in str(second).split())
+    assert between == pytest.approx(low - (low - high) / 3)
+
+
+def test_a_chart_is_drawn_beside_the_table_that_shows_it(tmp_path: Path) -> None:
+    chart = Chart("rates", "jobs/s", "clients", {"ours": [(1, 2), (2, 3)]})
+    kept = dataclasses.replace(section(figure(2)), charts=(chart,))
+    path = Results(tmp_path).write(kept)
+    ((read, _),) = [chart.lines["ours"] for chart in Section.read(path).charts]
+    assert tuple(read) == (1, 2)
+    assert "![jobs/s](engine-rates.svg)" in (tmp_path / "README.md").read_text()
+    ElementTree.parse(tmp_path / "engine-rates.svg")
 
 
 def test_a_command_measures_writes_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
