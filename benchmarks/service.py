@@ -21,9 +21,8 @@ import torch
 import robust_synthesis
 from clients.loadgen.arrivals import arrivals
 from clients.loadgen.drive import Drive, Sample, Send
-from clients.loadgen.mix import TASKS, Work, sending
+from clients.loadgen.mix import TASKS, Work
 from robust_synthesis.cli.own_gateway import own_gateway
-from robust_synthesis.client.connection import Connection
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, State
@@ -31,6 +30,7 @@ from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.imaging import encode
 from robust_synthesis.model_folder import ModelFolder
 
+from . import processes
 from .chart import Chart
 from .figures import Figure, Measured
 from .measure import Spread, percentile, ratio, under_way
@@ -43,7 +43,6 @@ CROWD = 16
 """Clients of the headline figure, and of what counts as capacity."""
 LOAD = 0.7
 """Of the capacity, that comes as a Poisson process."""
-TIMEOUT = 300.0
 
 
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
@@ -84,8 +83,8 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
         for name, server in servers.items():
             figures.append(await _poisson(name, server, LOAD * capacity[name], seconds=25 if quick else 120))
     charts = (
-        Chart("throughput", "jobs of 60 steps a second", "clients", dict(rates), log_x=True),
-        Chart("p95", "95th percentile of latency, s", "clients", dict(tails), log_x=True),
+        Chart("jobs of 60 steps a second", "clients", dict(rates), log_x=True),
+        Chart("95th percentile of latency, s", "clients", dict(tails), log_x=True),
     )
     return Measured(tuple(figures), charts)
 
@@ -94,14 +93,11 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
 async def _server(folder: ModelFolder, backend: str, weights: Mapping[str, float]) -> AsyncIterator[dict[str, Send]]:
     """A gateway in a process of its own; what sends it one kind of request, and what sends it all."""
     with own_gateway([folder.path], backend=backend) as gateway:
-        connection = Connection.to(
-            gateway.server, key=None, tls=False, tls_ca=None, tls_cert=None, tls_key=None, attempts=1
-        )
         async with contextlib.AsyncExitStack() as stack:
             senders = {}
             for name, tasks in {"generate": {"generate": 1.0}, "mixed": weights}.items():
                 work = Work(tasks, folder.card.name, STEPS, size=SIDE)
-                senders[name] = await stack.enter_async_context(sending(connection, work, timeout=TIMEOUT))
+                senders[name] = await stack.enter_async_context(processes.sending_to(gateway.server, work))
             yield senders
 
 
