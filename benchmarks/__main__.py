@@ -23,7 +23,7 @@ from robust_synthesis.worker.engine import share_cores
 from .figures import Measured, Results, Section
 
 ROOT = Path(__file__).parent
-SECTIONS = ("engine", "roofline", "precision", "startup", "service", "batching", "scaling", "gateway")
+SECTIONS = ("engine", "roofline", "precision", "startup", "service", "batching", "scaling", "gateway", "bundles")
 
 
 def main() -> int:
