@@ -23,7 +23,18 @@ from robust_synthesis.worker.engine import share_cores
 from .figures import Measured, Results, Section
 
 ROOT = Path(__file__).parent
-SECTIONS = ("engine", "roofline", "precision", "startup", "service", "batching", "scaling", "gateway", "bundles")
+SECTIONS = (
+    "engine",
+    "roofline",
+    "precision",
+    "startup",
+    "service",
+    "batching",
+    "scaling",
+    "gateway",
+    "bundles",
+    "edits",
+)
 
 
 def main() -> int:
