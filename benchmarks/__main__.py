@@ -34,7 +34,10 @@ SECTIONS = (
     "gateway",
     "bundles",
     "edits",
+    "profile",
 )
+SLOW = ("compiled",)
+"""Only with --full, or by name."""
 
 
 def main() -> int:
@@ -45,11 +48,11 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "results/figures", help="where results are kept")
     parser.add_argument("--replace", action="store_true", help="keep the new figures even where they are worse")
     options = parser.parse_args()
-    if unknown := set(options.sections) - set(SECTIONS):
-        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    if unknown := set(options.sections) - {*SECTIONS, *SLOW}:
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join((*SECTIONS, *SLOW))}")
     folder, results = ModelFolder.open(options.model), Results(options.results)
     worse = False
-    for name in options.sections or SECTIONS:
+    for name in options.sections or (*SECTIONS, *(SLOW if options.full else ())):
         module = importlib.import_module(f".{name}", __package__)
         print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
         begun = time.perf_counter()
