@@ -18,10 +18,12 @@ from functools import partial
 from typing import Any
 
 import grpc
+import numpy as np
 import torch
 from torch.autograd import profiler
 
-from robust_synthesis.bundle import Reply
+from robust_synthesis import wire
+from robust_synthesis.bundle import Bundle, JobPart, JobReply, JobState, Reply
 from robust_synthesis.engine import weights
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.gateway.backends.base import Backend
@@ -37,11 +39,13 @@ from robust_synthesis.worker.torchserve import TorchServe
 
 from . import authors, engine
 from .figures import Figure, Measured
-from .measure import Spread
+from .measure import Spread, ratio, take_turns
 
 TITLE = "Where the time goes"
 SIDE = 64
 STEPS = 60
+JOBS = 16
+"""Of a full bundle."""
 KINDS = {
     "convolutions, forward": ("mkldnn_convolution", "cudnn_convolution", "conv2d", "convolution"),
     "convolutions, backward": ("convolution_backward", "mkldnn_convolution_backward"),
@@ -55,7 +59,7 @@ OTHER, BETWEEN = "other operations: sums, ball, update, loss", "between the oper
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Shares of a step at batch 1 and 32, and of a job with 1 and 16 callers."""
     rounds = 5 if quick else 15
-    figures = _steps(folder, rounds)
+    figures = [*_steps(folder, rounds), _bundle(folder, rounds)]
     backends: dict[str, Callable[[], Backend]] = {
         "embedded": lambda: EngineBackend(InProcess(Places(paths=[folder.path]))),
         "torchserve": lambda: EngineBackend(TorchServe(Places(paths=[folder.path]))),
@@ -120,6 +124,29 @@ def _profiled(subject: Callable[[], object]) -> dict[str, float]:
         kind = next((kind for kind, names in KINDS.items() if name in names), OTHER)
         found[kind] += event.self_cpu_time_total / 1e6
     return found | {BETWEEN: max(0.0, ended - started - sum(found.values()))}
+
+
+def _bundle(folder: ModelFolder, rounds: int) -> Figure:
+    """Bytes of a bundle and of its reply, made and read."""
+    classifier = Classifier.load(folder.path, precision="auto")
+    pixels = np.random.default_rng(0).integers(0, 2**16, (3, SIDE, SIDE), np.uint16)
+    sent = JobPart(20, state=JobState(pixels, 40), address="0" * 32)
+    answered = JobReply(state=JobState(pixels, 20, best_x=pixels), loss=[1.0] * 20, probability=[0.5] * 20)
+    bundle = Bundle(folder.card.name, [sent] * JOBS, classifier.version)
+    reply = Reply(bundle.model, classifier.version, [answered] * JOBS, 0.1)
+
+    def there_and_back() -> None:
+        wire.decode(wire.encode(bundle))
+        wire.decode_reply(wire.encode_reply(reply))
+
+    x = torch.rand(JOBS, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    step = partial(engine.ours, classifier, x, torch.zeros(JOBS, dtype=torch.int64), 4)
+    seconds = take_turns({"bytes": there_and_back, "steps": step}, 2 * rounds)
+    share = ratio([5 * each for each in seconds["bytes"]], seconds["steps"])
+    kib = (len(wire.encode(bundle)) + len(wire.encode_reply(reply))) >> 10
+    detail = f"{1000 * Spread.of(seconds['bytes']).median:.1f} ms for {kib} KiB"
+    name = f"bundle of {JOBS} jobs, {SIDE} px: encoding and decoding, there and back"
+    return Figure.of(name, share, "one step of it", higher_is_better=False, detail=detail)
 
 
 class Watch(Observer):
