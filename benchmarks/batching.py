@@ -142,11 +142,11 @@ async def whole(folder: ModelFolder, delay: float, **how: Any) -> AsyncIterator[
 
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """95th percentiles and throughput, with the classifier and with steps that sleep."""
-    real, lines = asyncio.run(_compare("", folder, None, seconds=8 if quick else 40, rounds=3 if quick else 5))
+    real, lines = asyncio.run(_compare("", folder, None, seconds=6 if quick else 40, rounds=3 if quick else 5))
     sleep = simulated.SLEEP[64]
     with tempfile.TemporaryDirectory() as scratch, simulated.sleeping(sleep):
         tiny = tiny_model_folder(Path(scratch) / "tiny", tiny_card(size=64))
-        asleep, more = asyncio.run(_compare("sleeping steps: ", tiny, sleep, seconds=5 if quick else 20, rounds=3))
+        asleep, more = asyncio.run(_compare("sleeping steps: ", tiny, sleep, seconds=4 if quick else 20, rounds=3))
     charts = (
         Chart("latency that so many of 100 requests do not exceed, s", "of 100 requests", lines),
         Chart("the same with sleeping steps, s", "of 100 requests", more),
@@ -170,7 +170,7 @@ async def _compare(
         rates: defaultdict[str, list[float]] = defaultdict(list)
         for turn in range(-1, 2):
             for name in ("joined", plain[0]):
-                rate = await _throughput(senders[name], 1.0 if turn < 0 else 4.0)
+                rate = await _throughput(senders[name], 1.0 if turn < 0 else 3.0)
                 rates[name] += [rate] * (turn >= 0)
         load = LOAD * Spread.of(rates["joined"]).median
         latencies: defaultdict[str, list[list[float]]] = defaultdict(list)

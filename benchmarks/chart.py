@@ -20,8 +20,6 @@ LEGEND_PITCH = 290
 class Chart:
     """Lines through points, over x at which there are few values."""
 
-    name: str
-    """Of its file."""
     title: str
     """What y is, with its unit."""
     x_label: str

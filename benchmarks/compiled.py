@@ -1,7 +1,7 @@
 """torch.compile against the engine as it is: the network, forward and towards the input, by inductor for each batch size.
 
-The rest of a step, which is little, stays as it is in both. What compiling takes is counted in batches of jobs of 60 steps that the
-engine would have done in that time. On a CPU it needs a C++ compiler.
+The rest of a step, which is little, stays as it is in both. What compiling takes is counted in batches of jobs of 60 steps that
+the engine would have done in that time. On a CPU it needs a C++ compiler.
 """
 
 from __future__ import annotations

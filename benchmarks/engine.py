@@ -22,6 +22,7 @@ from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
 from . import authors
+from .chart import Chart
 from .figures import Figure, Measured
 from .measure import Spread, ratio, take_turns
 
@@ -38,6 +39,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
     exact = classifier.in_precision("fp32")
     batches, sides = ((1, 8, 32), (32, 64)) if quick else ((1, 8, 32), (32, 64, 128))
     figures = []
+    lines: dict[str, list[tuple[float, float]]] = {f"{side} px": [] for side in sides}
     with authors.attacker() as module:
         model = authors.attacker_model(module, weights.load_network(folder), folder.card)
         for side, batch in itertools.product(sides, batches):
@@ -56,10 +58,12 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
             at = f"batch {batch}, {side} px"
             per_step = Spread.of([1000 * s / steps for s in seconds["ours"]])
             detail = f"{classifier.precision}, {per_step.median:.1f} ms a step"
+            faster = ratio(seconds["theirs"], seconds["ours"])
+            lines[f"{side} px"].append((batch, faster.median))
             figures.append(
                 Figure.of(
                     at,
-                    ratio(seconds["theirs"], seconds["ours"]),
+                    faster,
                     "authors' attacker",
                     target=TARGETS[batch] if side == 64 else None,
                     detail=detail,
@@ -68,7 +72,8 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
             for name in set(subjects) - {"ours", "theirs"}:
                 over, under = ("theirs", name) if name.startswith("ours") else (name, "ours")
                 figures.append(Figure.of(f"{at}, {name}", ratio(seconds[over], seconds[under]), "authors' attacker"))
-    return Measured(tuple(figures))
+    chart = Chart("how many times as fast as the authors' attacker", "pictures in a batch", lines, log_x=True)
+    return Measured(tuple(figures), (chart,))
 
 
 def ours(classifier: Classifier, x: Tensor, targets: Tensor, steps: int) -> Tensor:

@@ -89,10 +89,6 @@ class Section(Measured):
         """Of its files."""
         return f"{self.name}{'' if self.quick else '-full'}"
 
-    def file(self, chart: Chart) -> str:
-        """Where the results have it."""
-        return f"{self.stem}-{chart.name}.svg"
-
     def markdown(self) -> str:
         rows = [f"### {self.title}", "", "| | ratio | to | target |", "|---|---|---|---|"]
         for figure in self.figures:
@@ -102,7 +98,8 @@ class Section(Measured):
             value = f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
             rows.append(f"| {figure.name}{detail} | {value} | {figure.against} | {target} |")
         rows += ["", *(line for note in self.notes for line in (note, ""))]
-        rows += [f"![{chart.title}]({self.file(chart)})" for chart in self.charts] + [""] * bool(self.charts)
+        if self.charts:
+            rows += [f"![{'; '.join(chart.title for chart in self.charts)}]({self.stem}.svg)", ""]
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         rows.append(f"{self.hardware}; {packages}; {self.finished}, {self.seconds:.0f} s.")
         return "\n".join(rows) + "\n"
@@ -121,9 +118,8 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         if worse and not replace:
             path = path.with_suffix(".worse.json")
-        else:
-            for chart in section.charts:
-                _write(self.folder / section.file(chart), draw([chart]))
+        elif section.charts:
+            _write(path.with_suffix(".svg"), draw(section.charts, section.title))
         _write(path, json.dumps(dataclasses.asdict(section), indent=1) + "\n")
         self._write_table()
         return path

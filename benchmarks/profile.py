@@ -172,7 +172,9 @@ async def _jobs(name: str, target: str, watch: Watch, folder: ModelFolder, calle
             if number == 0:
                 watch.computed = watch.steps = 0.0
             spec = task_pb2.GenerateSpec(
-                target=folder.card.classes[0], descent=task_pb2.Descent(steps=STEPS, seed=number + callers)
+                target=folder.card.classes[0],
+                descent=task_pb2.Descent(steps=STEPS, seed=number + callers),
+                size=SIDE,
             )
             request = synthesis_pb2.GenerateRequest(model=folder.card.name, spec=spec)
             sent = time.perf_counter()

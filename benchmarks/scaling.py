@@ -65,7 +65,7 @@ async def _speed_up(folder: Path, rounds: int) -> tuple[list[Figure], list[tuple
         }
         for turn in range(rounds):
             for n, send in sorted(senders.items(), reverse=bool(turn % 2)):
-                rates[n].append(await _rate(send, EACH * n, ramp=latency, seconds=2 * latency))
+                rates[n].append(await _rate(send, EACH * n, ramp=latency, seconds=1.5 * latency))
     figures = [
         Figure.of(
             f"{n} workers",

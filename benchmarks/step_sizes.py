@@ -178,7 +178,7 @@ def _panel(found: Sequence[dict[str, object]], label: str, key: str, scale: floa
         ]
         for rule in RULES
     }
-    return Chart(key, label, "steps", lines, log_x=True, from_zero=False)
+    return Chart(label, "steps", lines, log_x=True, from_zero=False)
 
 
 if __name__ == "__main__":
