@@ -18,7 +18,6 @@ from pathlib import Path
 from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
 from robust_synthesis.model_folder import ModelFolder
-from robust_synthesis.worker.engine import share_cores
 
 from .figures import Measured, Results, Section
 
@@ -36,6 +35,8 @@ SECTIONS = (
     "edits",
     "profile",
 )
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "99"}
+"""Threads that wait leave their cores to others, as in workers; the profiler keeps its log to itself."""
 SLOW = ("compiled",)
 """Only with --full, or by name."""
 
@@ -83,7 +84,6 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which it is by now
-        share_cores(os.environ)
-        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+    if not ENVIRONMENT.keys() <= os.environ.keys():  # read when torch is loaded, which it is by now
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**ENVIRONMENT, **os.environ})
     sys.exit(main())
