@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from robust_synthesis.client.connection import Connection
 from . import simulated
 
 LOOPBACK = "127.0.0.1"
+START_SECONDS = 120.0
 TIMEOUT = 300.0
 """Of a request, seconds."""
 
@@ -52,11 +54,16 @@ def agents(folder: Path, count: int, step_seconds: float) -> Iterator[list[str]]
 
 @contextlib.contextmanager
 def gateway(workers: Sequence[str]) -> Iterator[Front]:
-    """One that has these workers."""
+    """One that has found all of these workers."""
     front = Front(f"{LOOPBACK}:{free_port()}", free_port())
     own = ("--backend", "remote", "--workers", ",".join(workers), "--listen", front.server)
     with _process("serve", *own, "--metrics-port", front.metrics_port):
         _wait(front.server)
+        end = time.monotonic() + START_SECONDS
+        while front.metrics().get("synthesis_backend_up", 0.0) < len(workers):
+            if time.monotonic() > end:
+                raise TimeoutError(f"the gateway found fewer than {len(workers)} workers.")
+            time.sleep(0.1)
         yield front
 
 
@@ -93,4 +100,4 @@ def _process(*arguments: object, environment: Mapping[str, str] | None = None) -
 
 def _wait(server: str) -> None:
     with grpc.insecure_channel(server, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        grpc.channel_ready_future(channel).result(120)
+        grpc.channel_ready_future(channel).result(START_SECONDS)
