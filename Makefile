@@ -31,7 +31,7 @@ help:
 	@echo "make protos    the gRPC stubs, after a change of protos/"
 	@echo "make generated rules and dashboard, after a change of deploy/"
 	@echo "make evaluate  every number on the cards, and a page about each (hours on a CPU)"
-	@echo "make bench     the figures of the README against others in the same run; minutes"
+	@echo "make bench     the figures of the README against others in the same run; 15 minutes at most"
 	@echo "make clean     remove what was built"
 
 setup: $(VENV)/.demo
@@ -116,10 +116,10 @@ evaluate: setup-dev
 		$(BIN)/robust-synthesis evaluate $$model; done
 
 bench: setup-dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks
 
 bench-full: setup-dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks --full
+	$(BIN)/python -m benchmarks --full
 
 clean:
 	rm -rf build dist out model_store/*.mar *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -9,18 +9,36 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
 from robust_synthesis.model_folder import ModelFolder
 
-from .figures import Results, Section
+from .figures import Measured, Results, Section
 
 ROOT = Path(__file__).parent
-SECTIONS = ("engine", "roofline", "precision", "startup")
+SECTIONS = (
+    "engine",
+    "roofline",
+    "precision",
+    "startup",
+    "service",
+    "batching",
+    "scaling",
+    "gateway",
+    "bundles",
+    "edits",
+    "profile",
+)
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "99"}
+"""Threads that wait leave their cores to others, as in workers; the profiler keeps its log to itself."""
+SLOW = ("compiled",)
+"""Only with --full, or by name."""
 
 
 def main() -> int:
@@ -31,25 +49,26 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "results/figures", help="where results are kept")
     parser.add_argument("--replace", action="store_true", help="keep the new figures even where they are worse")
     options = parser.parse_args()
-    if unknown := set(options.sections) - set(SECTIONS):
-        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    if unknown := set(options.sections) - {*SECTIONS, *SLOW}:
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join((*SECTIONS, *SLOW))}")
     folder, results = ModelFolder.open(options.model), Results(options.results)
     worse = False
-    for name in options.sections or SECTIONS:
+    for name in options.sections or (*SECTIONS, *(SLOW if options.full else ())):
         module = importlib.import_module(f".{name}", __package__)
         print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
         begun = time.perf_counter()
-        figures = module.run(folder, quick=not options.full)
+        measured: Measured = module.run(folder, quick=not options.full)
         section = Section(
+            measured.figures,
+            measured.charts,
             name=name,
             title=module.TITLE,
-            figures=figures,
             quick=not options.full,
             hardware=provenance.hardware(choose_device()),
             versions=provenance.versions(),
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             seconds=time.perf_counter() - begun,
-            notes=(f"Classifier: {folder.card.name}.",),
+            notes=(*_paragraphs(module.__doc__ or ""), f"Classifier: {folder.card.name}."),
         )
         path = results.write(section, replace=options.replace)
         print(section.markdown(), flush=True)
@@ -59,5 +78,12 @@ def main() -> int:
     return 1 if worse else 0
 
 
+def _paragraphs(text: str) -> Iterator[str]:
+    """A line each."""
+    return (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 if __name__ == "__main__":
+    if not ENVIRONMENT.keys() <= os.environ.keys():  # read when torch is loaded, which it is by now
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**ENVIRONMENT, **os.environ})
     sys.exit(main())

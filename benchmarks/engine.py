@@ -22,7 +22,8 @@ from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
 from . import authors
-from .figures import Figure
+from .chart import Chart
+from .figures import Figure, Measured
 from .measure import Spread, ratio, take_turns
 
 TITLE = "Engine against the authors' attacker"
@@ -32,12 +33,13 @@ WORK = 24 * 64 * 64
 TARGETS = {1: 2.5, 8: 3.5, 32: 3.5}
 
 
-def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """The engine's figures, in the precision that users get. Raises ImportError without the package `robustness`."""
     classifier = Classifier.load(folder.path, precision="auto")
     exact = classifier.in_precision("fp32")
     batches, sides = ((1, 8, 32), (32, 64)) if quick else ((1, 8, 32), (32, 64, 128))
     figures = []
+    lines: dict[str, list[tuple[float, float]]] = {f"{side} px": [] for side in sides}
     with authors.attacker() as module:
         model = authors.attacker_model(module, weights.load_network(folder), folder.card)
         for side, batch in itertools.product(sides, batches):
@@ -56,10 +58,12 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
             at = f"batch {batch}, {side} px"
             per_step = Spread.of([1000 * s / steps for s in seconds["ours"]])
             detail = f"{classifier.precision}, {per_step.median:.1f} ms a step"
+            faster = ratio(seconds["theirs"], seconds["ours"])
+            lines[f"{side} px"].append((batch, faster.median))
             figures.append(
                 Figure.of(
                     at,
-                    ratio(seconds["theirs"], seconds["ours"]),
+                    faster,
                     "authors' attacker",
                     target=TARGETS[batch] if side == 64 else None,
                     detail=detail,
@@ -68,7 +72,8 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
             for name in set(subjects) - {"ours", "theirs"}:
                 over, under = ("theirs", name) if name.startswith("ours") else (name, "ours")
                 figures.append(Figure.of(f"{at}, {name}", ratio(seconds[over], seconds[under]), "authors' attacker"))
-    return tuple(figures)
+    chart = Chart("how many times as fast as the authors' attacker", "pictures in a batch", lines, log_x=True)
+    return Measured(tuple(figures), (chart,))
 
 
 def ours(classifier: Classifier, x: Tensor, targets: Tensor, steps: int) -> Tensor:

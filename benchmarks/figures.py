@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 from robust_synthesis.files import atomic_write
 
+from .chart import Chart, draw
 from .measure import Spread
 
 
@@ -47,12 +48,20 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Section:
+class Measured:
+    """What a benchmark finds."""
+
+    figures: tuple[Figure, ...]
+    charts: tuple[Chart, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section(Measured):
     """The figures of one benchmark, and how they came about."""
 
+    _: KW_ONLY
     name: str
     title: str
-    figures: tuple[Figure, ...]
     quick: bool
     hardware: str
     versions: dict[str, str]
@@ -64,6 +73,7 @@ class Section:
     def read(cls, path: Path) -> Section:
         found = json.loads(path.read_text(encoding="utf-8"))
         found["figures"] = tuple(Figure(**figure) for figure in found["figures"])
+        found["charts"] = tuple(Chart(**chart) for chart in found["charts"])
         found["notes"] = tuple(found["notes"])
         return cls(**found)
 
@@ -74,6 +84,11 @@ class Section:
         before = {figure.name: figure for figure in stored.figures}
         return [f.name for f in self.figures if f.name in before and f.worse_than(before[f.name])]
 
+    @property
+    def stem(self) -> str:
+        """Of its files."""
+        return f"{self.name}{'' if self.quick else '-full'}"
+
     def markdown(self) -> str:
         rows = [f"### {self.title}", "", "| | ratio | to | target |", "|---|---|---|---|"]
         for figure in self.figures:
@@ -82,7 +97,9 @@ class Section:
             detail = f"; {figure.detail}" if figure.detail else ""
             value = f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
             rows.append(f"| {figure.name}{detail} | {value} | {figure.against} | {target} |")
-        rows += ["", *self.notes]
+        rows += ["", *(line for note in self.notes for line in (note, ""))]
+        if self.charts:
+            rows += [f"![{'; '.join(chart.title for chart in self.charts)}]({self.stem}.svg)", ""]
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         rows.append(f"{self.hardware}; {packages}; {self.finished}, {self.seconds:.0f} s.")
         return "\n".join(rows) + "\n"
@@ -94,31 +111,28 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def stored(self, name: str, quick: bool) -> Section | None:
-        path = self._path(name, quick)
-        return Section.read(path) if path.exists() else None
-
     def write(self, section: Section, *, replace: bool = False) -> Path:
         """Keep a section. Where figures got worse than those that are kept, it goes beside them, unless `replace`."""
-        stored = self.stored(section.name, section.quick)
-        worse = section.worse_figures(stored) if stored else []
-        path = self._path(section.name, section.quick)
+        path = self.folder / f"{section.stem}.json"
+        worse = section.worse_figures(Section.read(path)) if path.exists() else []
+        self.folder.mkdir(parents=True, exist_ok=True)
         if worse and not replace:
             path = path.with_suffix(".worse.json")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write((json.dumps(dataclasses.asdict(section), indent=1) + "\n").encode())
+        elif section.charts:
+            _write(path.with_suffix(".svg"), draw(section.charts, section.title))
+        _write(path, json.dumps(dataclasses.asdict(section), indent=1) + "\n")
         self._write_table()
         return path
-
-    def _path(self, name: str, quick: bool) -> Path:
-        return self.folder / f"{name}{'' if quick else '-full'}.json"
 
     def _write_table(self) -> None:
         sections = [Section.read(path) for path in self._kept()]
         text = "\n".join(["# Results\n", "Medians, 10th to 90th percentile.\n", *(s.markdown() for s in sections)])
-        with atomic_write(self.folder / "README.md") as file:
-            file.write(text.encode())
+        _write(self.folder / "README.md", text)
 
     def _kept(self) -> Sequence[Path]:
         return sorted(path for path in self.folder.glob("*.json") if not path.name.endswith(".worse.json"))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())

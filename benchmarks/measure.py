@@ -27,6 +27,16 @@ class Spread:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
+def percentile(values: Sequence[float], q: float) -> float:
+    """The smallest value that `q` of a hundred do not exceed."""
+    return sorted(values)[max(0, -int(-q * len(values) // 100) - 1)]
+
+
+def under_way(intervals: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+    """How many pieces of work (from, to) were done between `begin` and `end`: those that reach beyond it count in part."""
+    return sum(max(0.0, min(to, end) - max(since, begin)) / (to - since) for since, to in intervals)
+
+
 def take_turns(subjects: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds that each subject took in each round, after `warm_up` rounds that do not count.
 

@@ -11,12 +11,12 @@ from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.model_folder import ModelFolder
 
-from .figures import Figure
+from .figures import Figure, Measured
 
 TITLE = "bf16 against fp32, by the judge"
 
 
-def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Share of pictures judged as their class in bf16, over the share in fp32. Raises NotFound without a judge."""
     judge = Judge(Classifier.load(f"{folder.path}-judge"))
     classes = folder.card.classes[:10]
@@ -35,7 +35,7 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
         value = hits["bf16"].value / hits["fp32"].value
         detail = f"{hits['bf16'].value:.1%} of {len(labels)}, fp32 {hits['fp32'].value:.1%}"
         figures.append(Figure(f"from {start}, judged as its class", *(value,) * 3, "fp32", 0.99, detail=detail))
-    return tuple(figures)
+    return Measured(tuple(figures))
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:

@@ -18,7 +18,7 @@ from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.model_folder import ModelFolder
 
 from . import engine
-from .figures import Figure
+from .figures import Figure, Measured
 from .measure import ratio, take_turns
 
 TITLE = "A step against the hardware's limit"
@@ -26,7 +26,7 @@ SIDE = 64
 MATRIX = 2048
 
 
-def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Fractions of both limits, at batch 1 and 32."""
     classifier = Classifier.load(folder.path, precision="auto")
     dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
@@ -56,7 +56,7 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
         figures.append(Figure.of(f"{at}, FLOP/s", ratio(rate, peak), "matrix product", detail=detail))
         alone = ratio(seconds["convolutions"], seconds["step"])
         figures.append(Figure.of(f"{at}, time of its convolutions alone", alone, "whole step"))
-    return tuple(figures)
+    return Measured(tuple(figures))
 
 
 def _repeat(run: Callable[[], object], times: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from robust_synthesis.archive import build
 from robust_synthesis.model_folder import ModelFolder
 
-from .figures import Figure
+from .figures import Figure, Measured
 from .measure import ratio, take_turns
 
 TITLE = "Start-up, memory, archive"
@@ -19,7 +19,7 @@ BARE = "import torch"
 JOB = "import robust_synthesis; robust_synthesis.load({folder!r}).generate({target!r}, seed=0, steps=1)"
 
 
-def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
+def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Time and memory of a first job of one step against a bare import of torch; the archive against its weights."""
     job = JOB.format(folder=str(folder.path), target=folder.card.classes[0])
     seconds = take_turns({"job": lambda: _python(job), "torch": lambda: _python(BARE)}, rounds=3 if quick else 9)
@@ -30,7 +30,7 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
     weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors")) / 2**20
     size = archive / weights
     started = min(seconds["job"])
-    return (
+    figures = (
         Figure.of(
             "process until its first step",
             ratio(seconds["job"], seconds["torch"]),
@@ -53,6 +53,7 @@ def run(folder: ModelFolder, *, quick: bool) -> tuple[Figure, ...]:
             detail=f"{archive:.1f} MiB",
         ),
     )
+    return Measured(figures)
 
 
 def _python(code: str) -> str:

@@ -1,6 +1,6 @@
 """Score against number of steps: how long a step should be, and whether it should shrink or have momentum.
 
-    python benchmarks/step_sizes.py --model cifar10 --start noise --images 500 --out out/few-steps
+    python -m benchmarks.step_sizes --model cifar10 --start noise --images 500 --out out/few-steps
 
 Everything descends the same loss from the same seeds inside the same ball of radius epsilon. A rule's *reach* is the length of
 its whole path, momentum aside, in radii: step size x steps / epsilon. Writes OUT.json and OUT.svg.
@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.chart import Chart, draw
 from robust_synthesis import specs
 from robust_synthesis.engine.ball import l2_norm, per_sample
 from robust_synthesis.engine.chunk import objective, step
@@ -43,7 +44,6 @@ class Rule:
     """How long each of T steps is, as shares of epsilon, and how much of the last direction is kept."""
 
     name: str
-    colour: str
     lengths: Callable[[int], Sequence[float]]
     momentum: float = 0.0
 
@@ -63,13 +63,13 @@ def cosine(reach: float) -> Callable[[int], Sequence[float]]:
 
 
 RULES = (
-    Rule("reference: steps of epsilon / 60", "#6a737d", lambda steps: [1 / 60] * steps),
-    Rule("constant, reach 1.5", "#b08800", constant(1.5)),
-    Rule("constant, reach 3.5", "#1f77b4", constant(3.5)),
-    Rule("constant, reach 8", "#0a7d36", constant(8)),
-    Rule("linear to 0, reach 8", "#d62728", linear(8)),
-    Rule("cosine to 0, reach 8", "#e377c2", cosine(8)),
-    Rule("momentum 0.75, reach 3.5", "#9467bd", constant(3.5), momentum=0.75),
+    Rule("reference: steps of epsilon / 60", lambda steps: [1 / 60] * steps),
+    Rule("constant, reach 1.5", constant(1.5)),
+    Rule("constant, reach 3.5", constant(3.5)),
+    Rule("constant, reach 8", constant(8)),
+    Rule("linear to 0, reach 8", linear(8)),
+    Rule("cosine to 0, reach 8", cosine(8)),
+    Rule("momentum 0.75, reach 3.5", constant(3.5), momentum=0.75),
 )
 
 
@@ -166,55 +166,19 @@ def main() -> None:
 
 
 def plot(title: str, found: Sequence[dict[str, object]]) -> str:
-    """Two panels over the number of steps, on a logarithmic scale: what the judge sees, and FID."""
+    """Two panels over the number of steps: what the judge sees, and FID."""
     panels = (("judged as its class, %", "judged", 100.0), ("FID in the judge's features", "fid", 1.0))
-    drawn = [_panel(found, label, key, scale, 70 + 430 * i) for i, (label, key, scale) in enumerate(panels)]
-    legend = [
-        f'<path d="M{70 + 290 * (i % 3)} {383 + 20 * (i // 3)}h24" stroke="{rule.colour}" stroke-width="3"/>'
-        f'<text x="{100 + 290 * (i % 3)}" y="{388 + 20 * (i // 3)}">{rule.name}</text>'
-        for i, rule in enumerate(RULES)
-    ]
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 440" font-family="sans-serif" font-size="13" fill="#1b1f24">'
-        f'<rect width="900" height="440" fill="#fff"/><text x="70" y="24" font-size="16">{title}</text>'
-        f"{''.join(drawn)}{''.join(legend)}</svg>\n"
-    )
+    return draw([_panel(found, *panel) for panel in panels], title)
 
 
-def _panel(found: Sequence[dict[str, object]], label: str, key: str, scale: float, left: int) -> str:
-    wide, high, top = 360, 270, 60
-    values = [scale * float(str(entry[key])) for entry in found]
-    steps = sorted({int(str(entry["steps"])) for entry in found})
-    low, up = min(values), max(values)
-    low, up = low - 0.05 * (up - low), up + 0.05 * (up - low)
-
-    def across(step: int) -> float:
-        return left + wide * (math.log(step) - math.log(steps[0])) / (math.log(steps[-1]) - math.log(steps[0]))
-
-    def down(value: float) -> float:
-        return top + high * (up - value) / (up - low)
-
-    parts = [f'<text x="{left}" y="48" fill="#5b6470">{label}</text>']
-    for i in range(5):
-        value = low + (up - low) * (i + 0.5) / 5
-        parts.append(f'<path d="M{left} {down(value):.1f}h{wide}" stroke="#d8dee4"/>')
-        parts.append(
-            f'<text x="{left - 8}" y="{down(value) + 4:.1f}" text-anchor="end" fill="#5b6470">{value:.3g}</text>'
-        )
-    for step_count in steps:
-        parts.append(
-            f'<text x="{across(step_count):.1f}" y="350" text-anchor="middle" fill="#5b6470">{step_count}</text>'
-        )
-    for rule in RULES:
-        points = [
-            (across(int(str(entry["steps"]))), down(scale * float(str(entry[key]))))
-            for entry in found
-            if entry["rule"] == rule.name
+def _panel(found: Sequence[dict[str, object]], label: str, key: str, scale: float) -> Chart:
+    lines = {
+        rule.name: [
+            (float(str(each["steps"])), scale * float(str(each[key]))) for each in found if each["rule"] == rule.name
         ]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{rule.colour}" stroke-width="2.5"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{rule.colour}"/>' for x, y in points]
-    return "".join(parts)
+        for rule in RULES
+    }
+    return Chart(label, "steps", lines, log_x=True, from_zero=False)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         loop.add_argument("--model", default="", help="(the server's default)")
         loop.add_argument("--steps", type=int, default=60, help="of every request (%(default)s)")
         loop.add_argument("--photo", type=int, default=256, help="side of the pictures that are sent (%(default)s)")
+        loop.add_argument("--size", type=int, help="side of the results, pixels (the classifier's)")
         loop.add_argument("--exact", action="store_true", help="each alone in its batch")
         loop.add_argument("--seed", type=int, default=0, help="of arrivals and mix (%(default)s)")
         loop.add_argument("--timeout", type=float, default=60, help="of a request, seconds (%(default)s)")
@@ -74,7 +75,9 @@ async def load(options: argparse.Namespace) -> tuple[Drive, dict[str, Any]]:
         tls_key=None,
         attempts=1,
     )
-    work = Work(parse(options.mix), options.model, options.steps, options.photo, options.exact, options.seed)
+    work = Work(
+        parse(options.mix), options.model, options.steps, options.photo, options.exact, options.seed, options.size
+    )
     async with sending(connection, work, connections=options.connections, timeout=options.timeout) as send:
         before = await asyncio.to_thread(snapshot, options.metrics)
         drive = Drive(send)

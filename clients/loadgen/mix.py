@@ -63,6 +63,8 @@ class Work:
     """Side of the pictures that are sent, pixels."""
     exact: bool = False
     seed: int = 0
+    size: int | None = None
+    """Side of the results, pixels; None is the classifier's."""
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +115,9 @@ def _orders(server: str, work: Work, classes: list[str]) -> Any:
             "target": drawn.choice(classes),
         }
         image = None if task in WITHOUT_IMAGE else photo
-        return Order.of(server, work.model, TASKS[task](**own), image, mask if task in WITH_MASK else None, {})
+        return Order.of(
+            server, work.model, TASKS[task](**own), image, mask if task in WITH_MASK else None, {"size": work.size}
+        )
 
     return order
 

@@ -115,9 +115,16 @@ class Group:
         return jobs[: max(n for n, cost in per_job.items() if cost <= PADDING * min(per_job.values()))]
 
     def steps(self, jobs: Sequence[Candidate]) -> list[int]:
-        """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain; fewer for frames."""
+        """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain; fewer for frames, and
+        where others could join.
+        """
         interactive = any(job.interactive for job in jobs)
-        k = self.steps_within(self.cost(jobs), interactive=interactive)
+        cost = self.cost(jobs)
+        k = self.steps_within(cost, interactive=interactive)
+        if self.total > 1 and cost is not None:
+            longest = max(job.all_evaluations(self.info.card) for job in jobs)
+            part = math.ceil(longest / self.policy.shared_parts)
+            k = min(k, max(part, int(self.policy.shortest_part / max(cost, 1e-9))))
         return [self._part(job, k) for job in jobs]
 
     def _part(self, job: Candidate, k: int) -> int:

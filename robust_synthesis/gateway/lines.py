@@ -78,13 +78,14 @@ class Candidate:
         """The most steps that it may take in a bundle."""
         if not self.frames or not self.spec.descends:
             return MAX_STEPS
-        return math.ceil((self._all(card) - 1) / self.frames)
+        return math.ceil((self.all_evaluations(card) - 1) / self.frames)
 
     def evaluations(self, card: Card) -> int:
         """Still to do. T steps need T + 1 evaluations."""
-        return self.remaining or self._all(card)
+        return self.remaining or self.all_evaluations(card)
 
-    def _all(self, card: Card) -> int:
+    def all_evaluations(self, card: Card) -> int:
+        """From its start to its end."""
         if not self.spec.descends:
             return 1
         if self._resolved is None or self._resolved[0] is not card:

@@ -23,6 +23,11 @@ class Policy:
 
     chunk: tuple[float, float] = (0.15, 0.3)
     """That a bundle computes for, at up to 64 pixels and at 224 and above."""
+    shared_parts: int = 3
+    """Bundles that a job takes at least while others share its worker, so that they can join and leave on its way: where all of
+    a job fits the chunk target, whoever comes later would wait for all of it."""
+    shortest_part: float = 0.04
+    """No bundle is cut shorter for that: the way to the worker and back costs milliseconds."""
     interactive_chunk: float = 0.05
     interactive_weight: float = 4.0
     """How many times the share of all others the interactive jobs get at most while others wait."""

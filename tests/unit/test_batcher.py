@@ -200,7 +200,24 @@ def test_a_job_that_wants_frames_takes_fewer_steps_at_a_time_than_its_neighbours
     batcher.unsent(plan)
     batcher.retry(plan.jobs[0])
     (plan,) = batcher.plan(workers(step_seconds={1: 0.003, 2: 0.003}), 0.0)
-    assert plan.steps == [run, 50]
+    assert plan.steps == [min(run, 34), 34]  # a third of theirs, as they share the worker
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "alone", "shared"), [(0.0025, 61, 21), (0.001, 61, 40), (0.0002, 61, 61), (0.02, 7, 7)]
+)
+def test_jobs_that_share_a_worker_come_back_on_their_way_so_that_others_can_join(
+    step_seconds: float, alone: int, shared: int
+) -> None:
+    batcher, worker = Batcher(), workers(step_seconds={1: step_seconds, 8: step_seconds})
+    jobs(batcher, 1, steps=60)
+    (plan,) = batcher.plan(worker, 0.0)
+    assert plan.steps == [alone]
+    batcher.unsent(plan)
+    batcher.retry(plan.jobs[0])
+    jobs(batcher, 1, steps=60)
+    (plan,) = batcher.plan(worker, 0.0)
+    assert plan.steps == [shared, shared]
 
 
 def test_the_last_evaluation_makes_no_frame_of_its_own() -> None:

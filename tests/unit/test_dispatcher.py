@@ -158,7 +158,20 @@ def test_frames_are_progress_at_even_distances_and_leave_the_neighbours_bundles_
             steps = [progress.step async for progress in ticket]
             assert found(await ticket) == expected(seed=1, steps=60)
             assert steps == list(range(3, 61, 3))
-            assert (await neighbour).timings.bundles == 1
+            assert (await neighbour).timings.bundles == 3
+
+    run(main())
+
+
+def test_a_job_joins_those_that_run_and_does_not_wait_for_their_end() -> None:
+    async def main() -> None:
+        models = [fake_model(step_seconds={1: 0.0025, 8: 0.0025})]
+        async with running(FakeWorker(models=models, seconds=lambda _: 0.0025)) as dispatcher:
+            running_already = [submit(dispatcher, seed, 60) for seed in range(8)]
+            await asyncio.sleep(0.04)
+            late = await submit(dispatcher, 8, 20)
+            assert late.timings.total < 0.07  # 0.0525 of its own; theirs end after 0.1525
+            assert not any(ticket.done for ticket in running_already)
 
     run(main())
 
