@@ -33,7 +33,7 @@ SECTIONS = (
     "gateway",
     "bundles",
     "edits",
-    "profile",
+    "anatomy",
 )
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "99"}
 """Threads that wait leave their cores to others, as in workers; the profiler keeps its log to itself."""
