@@ -182,14 +182,13 @@ class Harm:
         self._cluster.forget(worker)
 
     def _restart_gateway(self) -> None:
-        self._say("a gateway is killed")
+        self._say("a gateway is killed and started")
         gateway = self._cluster.gateways[0]
         self.lost = int(gateway.metric("synthesis_queue_depth") + gateway.metric("synthesis_jobs_in_flight"))
         gateway.kill()
         gateway.start()
-        self._say("and started")
         self._cluster.until(lambda: _answers(lambda: gateway.metric("synthesis_task_duration_seconds_count") > 0))
-        self._say("it has had results")
+        self._say("it has results")
 
     def _say(self, what: str) -> None:
         self.events[what] = time.time()
@@ -260,14 +259,14 @@ def exact_ones(results: Mapping[int, Result]) -> Iterator[tuple[int, Result]]:
     return ((number, result) for number, result in results.items() if number % EXACT == 0)
 
 
-CALLING, MEASURED, WARM_UP = 48, 40.0, 10.0
-STEPS_SHORT = 10
+CALLING, MEASURED, WARM_UP = 32, 60.0, 20.0
+STEPS_SHORT, DELAY = 10, 0.04
 
 
 def test_throughput_follows_the_number_of_workers(tmp_path: Path) -> None:
     """Steps that sleep for every picture, so that a worker does as many in a second whatever its bundles are."""
     found: dict[int, float] = {}
-    with started(tmp_path, Setting(SIMULATED.classes, _tiny, cluster.delayed(0.01)), workers=1) as running:
+    with started(tmp_path, Setting(SIMULATED.classes, _tiny, cluster.delayed(DELAY)), workers=1) as running:
         for workers in (1, 2, 4):
             while len(running.workers) < workers:
                 running.add_worker()
@@ -275,7 +274,7 @@ def test_throughput_follows_the_number_of_workers(tmp_path: Path) -> None:
             found[workers] = asyncio.run(throughput(running.server))
     print(f"\njobs/s by workers: {found}")
     assert found[4] >= 3.4 * found[1]
-    ideal = 1 / ((STEPS_SHORT + 1) * 0.01)
+    ideal = 1 / ((STEPS_SHORT + 1) * DELAY)
     shown = {f"{workers} workers, jobs/s": round(each, 2) for workers, each in found.items()}
     shown |= {"4 workers to 1": round(found[4] / found[1], 2), "a worker that never waits, jobs/s": round(ideal, 2)}
     proofs.keep("cluster-throughput", shown, bars(found, ideal))
@@ -305,13 +304,13 @@ def drawn(name: str, found: Mapping[str, Any], ended: list[float]) -> Any:
     workers.set(ylim=(0, None))
     workers.legend(loc="lower left", fontsize="small")
     done.plot(sorted(ended), range(1, len(ended) + 1))
-    done.set(xlabel="seconds", ylabel="jobs done", ylim=(0, None))
-    for axes in (offered, workers, done):
-        for at in found["events"].values():
+    done.set(ylabel="jobs done", ylim=(0, None))
+    for number, at in enumerate(found["events"].values(), 1):
+        for axes in (offered, workers, done):
             axes.axvline(at, color="0.6", linewidth=0.8, linestyle=":")
-    top = offered.get_ylim()[1]
-    for what, at in found["events"].items():
-        offered.text(at, top, f" {what}", rotation=90, va="top", ha="right", fontsize="x-small", color="0.3")
+        done.annotate(str(number), (at, 1), xycoords=("data", "axes fraction"), va="top", ha="center", fontsize="small")
+    said = [f"{number} {what}" for number, what in enumerate(found["events"], 1)]
+    done.set_xlabel("seconds: " + ", ".join(said[:4]) + ",\n" + ", ".join(said[4:]), fontsize="small")
     return figure
 
 
