@@ -1,9 +1,7 @@
 """A cluster on one machine, of processes: gateways, workers, and a Prometheus that scrapes them all. They find each other by DNS.
 
-    with Cluster(folder, model) as cluster:
-        cluster.add_gateway()
-        cluster.add_worker()
-        cluster.until(lambda: cluster.connections == 1)
+    with Cluster(folder, simulated(folder, 0.02)) as cluster:
+        cluster.grow(gateways=2, workers=4)
         AsyncClient(cluster.server)
 
 What deploy/kubernetes calls a pod is a process with an address of its own in 127.0.0.0/8, so that all gateways have one port, and
@@ -18,30 +16,27 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import yaml
+
+from robust_synthesis.testing import tiny_card, tiny_model_folder
 
 from . import promtool
 from .names import Names
+from .processes import SECONDS, Pod, Process, delayed, free_port
 
 ROOT = Path(__file__).parents[2]
-INJECTION = Path(__file__).parent / "injection"
 NAMESPACE = "robust-synthesis"
-SECONDS = 180.0
-"""For processes to start, or to end, on a machine that is busy otherwise."""
 _RESOLVING = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"')
 _HOSTS = {"gateway": 10, "worker": 20}
 """The last byte of the first address."""
@@ -60,107 +55,23 @@ def missing() -> str | None:
     return None
 
 
-def delayed(seconds: float) -> Mapping[str, str]:
-    """The environment of a worker whose step sleeps so long for each picture, so that cores are left for everything else."""
-    path = [str(INJECTION), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"INJECT_DELAY": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
-
-
 @dataclass(frozen=True)
-class Size:
-    """Of a process with all below it."""
+class Compute:
+    """How workers are started, and their environment."""
 
-    resident: int
-    """Bytes."""
-    files: int
-    threads: int
+    options: Sequence[object]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class Process:
-    """A program that is started, perhaps killed, and perhaps started again."""
-
-    def __init__(
-        self, name: str, command: Sequence[object], folder: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        self._command = [str(part) for part in command]
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-        self._process: subprocess.Popen[bytes]
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def size(self) -> Size:
-        top = psutil.Process(self._process.pid)
-        own = [top, *top.children(recursive=True)]
-        return Size(
-            sum(each.memory_info().rss for each in own),
-            sum(each.num_fds() for each in own),
-            sum(each.num_threads() for each in own),
-        )
-
-    def kill(self) -> None:
-        """With SIGKILL, this one process."""
-        self._process.kill()
-        self._process.wait()
-
-    def ask_to_stop(self) -> None:
-        """With SIGTERM."""
-        self._process.send_signal(signal.SIGTERM)
-
-    def stop(self) -> int:
-        """With SIGTERM; its exit code."""
-        self.ask_to_stop()
-        return self._process.wait(SECONDS)
-
-    def end(self) -> None:
-        """Now that it was asked to stop, however it takes it, and whatever is below it."""
-        if not self.alive:
-            return
-        below = psutil.Process(self._process.pid).children(recursive=True)
-        try:
-            self._process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        for left in below:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                left.kill()
+def simulated(folder: Path, delay: float) -> Compute:
+    """A tiny classifier, which is written into the folder; a step sleeps so long for each picture, and leaves cores to others."""
+    model = tiny_model_folder(folder / "tiny", tiny_card()).path
+    return Compute(("--engine", "inprocess", "--device", "cpu", "--model", model), delayed(delay))
 
 
-class Pod(Process):
-    """A command of ours at an address of its own, with a port for Prometheus."""
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        address: str,
-        ports: tuple[int, int],
-        *options: object,
-        prefix: Sequence[object] = (),
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        """`ports` are that for callers and that for Prometheus; `prefix` is what runs the command."""
-        self.address = address
-        self.target = f"{address}:{ports[0]}"
-        self._metrics = f"http://{address}:{ports[1]}/metrics"
-        command = [*prefix, sys.executable, "-m", "robust_synthesis", *options, "--listen", self.target, "--insecure"]
-        command += ["--metrics-host", address, "--metrics-port", ports[1]]
-        super().__init__(name, command, folder, environment)
-
-    def metric(self, name: str) -> float:
-        """From the process itself, the sum over all labels. Raises OSError."""
-        with urllib.request.urlopen(self._metrics, timeout=30) as response:
-            lines = response.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+def shipped(name: str) -> Compute:
+    """A classifier of ours on TorchServe."""
+    return Compute(("--engine", "torchserve", "--device", "cpu", "--model", ROOT / "model_store" / name))
 
 
 class Gateway(Pod):
@@ -223,14 +134,12 @@ class Prometheus(Process):
 class Cluster:
     """Empty at first, but for a name server and Prometheus. All of it ends with the `with`."""
 
-    def __init__(
-        self, folder: Path, *worker: object, environment: Mapping[str, str] | None = None, every: int = 1
-    ) -> None:
-        """`worker` are options of all workers, and `environment` is theirs, too."""
+    def __init__(self, folder: Path, compute: Compute, *, every: int = 1) -> None:
+        """`every` so many seconds Prometheus looks."""
         self.folder = folder
         self._net = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}"
         self._ports = {role: (free_port(), free_port()) for role in _HOSTS}
-        self._worker = (worker, environment)
+        self._compute = compute
         self.names = Names(f"{self._net}.53")
         (folder / "resolv.conf").write_text(f"nameserver {self.names.address}\noptions timeout:1 attempts:3\n")
         self._resolving = (*_RESOLVING, folder / "resolv.conf")
@@ -262,25 +171,26 @@ class Cluster:
         """Between a gateway that has been scraped and a worker that takes bundles."""
         return int(self.prometheus.value("sum(synthesis_backend_up)") or 0)
 
+    def grow(self, *, gateways: int, workers: int) -> None:
+        """Until there are so many, and each gateway is connected to each worker. None may have been killed before."""
+        while len(self.gateways) < gateways:
+            self.add_gateway()
+        while len(self.workers) < workers:
+            self.add_worker()
+        self.until(lambda: self.connections == gateways * workers)
+
     def add_gateway(self) -> Gateway:
         address, ports = self._place("gateway", len(self.gateways))
-        options = (
-            "--workers",
-            f"worker.test:{self._ports['worker'][0]}",
-            "--log-format",
-            "json",
-            "--concurrent",
-            10_000,
-        )
+        options = (f"--workers=worker.test:{self._ports['worker'][0]}", "--log-format=json", "--concurrent=10000")
         name = f"gateway-{len(self.gateways)}"
         self.gateways.append(Gateway(name, self.folder, address, ports, "serve", *options, prefix=self._resolving))
         return self.gateways[-1]
 
     def add_worker(self) -> Worker:
         address, ports = self._place("worker", len(self.workers))
-        options, environment = self._worker
+        options, environment = ("worker", *self._compute.options), self._compute.environment
         name = f"worker-{len(self.workers)}"
-        self.workers.append(Worker(name, self.folder, address, ports, "worker", *options, environment=environment))
+        self.workers.append(Worker(name, self.folder, address, ports, *options, environment=environment))
         return self.workers[-1]
 
     def _place(self, role: str, number: int) -> tuple[str, tuple[int, int]]:
@@ -303,12 +213,6 @@ class Cluster:
         """The end of every log."""
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-2000:]}" for log in logs)
-
-
-def free_port() -> int:
-    """Of all addresses."""
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def trigger() -> Mapping[str, str]:

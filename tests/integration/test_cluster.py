@@ -7,25 +7,21 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clients.loadgen.drive import Drive
-from clients.loadgen.mix import Work, sending
 from robust_synthesis import imaging, specs
 from robust_synthesis.client import AsyncClient
-from robust_synthesis.client.connection import Connection
 from robust_synthesis.client.errors import Unavailable
 from robust_synthesis.client.results import Picture, Result
-from robust_synthesis.testing import mask, picture, tiny_card, tiny_model_folder
+from robust_synthesis.testing import mask, picture
 
 from . import cluster, proofs
-from .cluster import Cluster
+from .cluster import Cluster, Compute, shipped, simulated
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("possible")]
 JOBS, KINDS, CALLERS = 200, 40, 40
 STEPS = 40
 EXACT = 2
@@ -35,49 +31,11 @@ PHOTO, MASK = imaging.encode(picture(seed=3)), imaging.encode(mask())
 KEDA = cluster.trigger()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _possible() -> None:
-    if reason := cluster.missing():
-        pytest.skip(reason)
+CLASSES = {"simulated": ("circle", "square", "waves"), "torchserve": ("dog", "ship", "horse")}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What computes."""
-
-    classes: tuple[str, str, str]
-    worker: Callable[[Path], tuple[object, ...]]
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def _tiny(folder: Path) -> tuple[object, ...]:
-    return ("--engine", "inprocess", "--device", "cpu", "--model", tiny_model_folder(folder / "tiny", tiny_card()).path)
-
-
-def _shipped(_: Path) -> tuple[object, ...]:
-    return ("--engine", "torchserve", "--device", "cpu", "--model", cluster.ROOT / "model_store/cifar10")
-
-
-SIMULATED = Setting(("circle", "square", "waves"), _tiny, cluster.delayed(0.04))
-SETTINGS = {
-    "simulated": SIMULATED,
-    "torchserve": Setting(("dog", "ship", "horse"), _shipped),
-}
-
-
-def started(folder: Path, setting: Setting, workers: int) -> Cluster:
-    """With two gateways, of which each has a connection to each of the workers."""
-    found = Cluster(folder, *setting.worker(folder), environment=setting.environment)
-    try:
-        for _ in range(2):
-            found.add_gateway()
-        for _ in range(workers):
-            found.add_worker()
-        found.until(lambda: found.connections == 2 * workers)
-    except BaseException:
-        found.__exit__(None, None, None)
-        raise
-    return found
+def compute(name: str, folder: Path) -> Compute:
+    return simulated(folder, 0.04) if name == "simulated" else shipped("cifar10")
 
 
 def order(number: int, classes: tuple[str, ...]) -> tuple[specs.Spec, Mapping[str, Any]]:
@@ -163,8 +121,8 @@ class Harm:
 
     def _add_workers(self) -> None:
         self._say("two workers are added")
-        added = [self._cluster.add_worker() for _ in range(2)]
-        self._cluster.until(lambda: self._cluster.connections == 2 * len(self._cluster.workers))
+        self._cluster.grow(gateways=2, workers=6)
+        added = self._cluster.workers[4:]
         self._cluster.until(lambda: all(worker.metric("worker_step_seconds_count") for worker in added))
         self._say("both have computed")
 
@@ -200,11 +158,11 @@ def _answers(condition: Callable[[], bool]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_no_job_is_lost_and_no_exact_picture_changes_whatever_comes_and_goes(tmp_path: Path, name: str) -> None:
-    setting = SETTINGS[name]
-    with started(tmp_path, setting, workers=4) as running:
-        jobs, keda = Jobs(running.server, setting.classes), KEDA["query"]
+    with Cluster(tmp_path, compute(name, tmp_path)) as running:
+        running.grow(gateways=2, workers=4)
+        jobs, keda = Jobs(running.server, CLASSES[name]), KEDA["query"]
         harm = Harm(running, jobs)
         undisturbed = asyncio.run(jobs.undisturbed())
         running.until(lambda: running.prometheus.value(keda) == 0)
@@ -259,38 +217,6 @@ def exact_ones(results: Mapping[int, Result]) -> Iterator[tuple[int, Result]]:
     return ((number, result) for number, result in results.items() if number % EXACT == 0)
 
 
-CALLING, MEASURED, WARM_UP = 32, 60.0, 20.0
-STEPS_SHORT, DELAY = 10, 0.04
-
-
-def test_throughput_follows_the_number_of_workers(tmp_path: Path) -> None:
-    """Steps that sleep for every picture, so that a worker does as many in a second whatever its bundles are."""
-    found: dict[int, float] = {}
-    with started(tmp_path, Setting(SIMULATED.classes, _tiny, cluster.delayed(DELAY)), workers=1) as running:
-        for workers in (1, 2, 4):
-            while len(running.workers) < workers:
-                running.add_worker()
-            running.until(lambda count=workers: running.connections == 2 * count)  # type: ignore[misc]
-            found[workers] = asyncio.run(throughput(running.server))
-    print(f"\njobs/s by workers: {found}")
-    assert found[4] >= 3.4 * found[1]
-    ideal = 1 / ((STEPS_SHORT + 1) * DELAY)
-    shown = {f"{workers} workers, jobs/s": round(each, 2) for workers, each in found.items()}
-    shown |= {"4 workers to 1": round(found[4] / found[1], 2), "a worker that never waits, jobs/s": round(ideal, 2)}
-    proofs.keep("cluster-throughput", shown, bars(found, ideal))
-
-
-async def throughput(server: str) -> float:
-    """Jobs a second of callers that ask one after the other, through both gateways."""
-    connection = Connection(server)
-    work = Work({"generate": 1}, steps=STEPS_SHORT)
-    async with sending(connection, work, connections=4) as send:
-        drive = Drive(send)
-        await drive.closed(CALLING, WARM_UP + MEASURED)
-    assert {sample.code for sample in drive.samples} == {"OK"}
-    return sum(WARM_UP <= sample.ended < WARM_UP + MEASURED for sample in drive.samples) / MEASURED
-
-
 def drawn(name: str, found: Mapping[str, Any], ended: list[float]) -> Any:
     from matplotlib.figure import Figure
 
@@ -311,15 +237,4 @@ def drawn(name: str, found: Mapping[str, Any], ended: list[float]) -> Any:
         done.annotate(str(number), (at, 1), xycoords=("data", "axes fraction"), va="top", ha="center", fontsize="small")
     said = [f"{number} {what}" for number, what in enumerate(found["events"], 1)]
     done.set_xlabel("seconds: " + ", ".join(said[:4]) + ",\n" + ", ".join(said[4:]), fontsize="small")
-    return figure
-
-
-def bars(found: Mapping[int, float], ideal: float) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.bar(range(len(found)), list(found.values()), tick_label=[str(workers) for workers in found])
-    axes.plot(range(len(found)), [ideal * workers for workers in found], "k_", markersize=40)
-    axes.set(xlabel="workers (lines: if they never waited)", ylabel="jobs/s")
     return figure

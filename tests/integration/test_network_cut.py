@@ -24,8 +24,7 @@ from robust_synthesis.client import AsyncClient
 from robust_synthesis.client.results import Picture, Result
 from robust_synthesis.testing import CLASSES, tiny_card, tiny_model_folder
 
-from . import cluster
-from .cluster import SECONDS, Pod, free_port
+from .processes import SECONDS, Pod, delayed, free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 CUT = 10.0
@@ -88,7 +87,7 @@ class Site:
 
     def __init__(self, link: Link, folder: Path, near: int) -> None:
         options = ("worker", "--engine", "inprocess", "--device", "cpu", "--model", folder / "tiny")
-        own: Any = {"environment": cluster.delayed(DELAY)}
+        own: Any = {"environment": delayed(DELAY)}
         beyond = ("ip", "netns", "exec", link.namespace)
         self.far = Pod("far", folder, link.there, _ports(), *options, prefix=beyond, **own)
         self.workers = [self.far, *(Pod("near", folder, "127.0.0.1", _ports(), *options, **own) for _ in range(near))]

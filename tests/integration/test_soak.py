@@ -22,12 +22,12 @@ from clients.loadgen.drive import Drive, Sample
 from clients.loadgen.mix import Work, sending
 from clients.loadgen.report import percentiles, summary
 from robust_synthesis.client.connection import Connection
-from robust_synthesis.testing import tiny_card, tiny_model_folder
 
-from . import cluster, proofs
-from .cluster import Cluster, Pod, Size
+from . import proofs
+from .cluster import Cluster, simulated
+from .processes import Pod, Size
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("possible")]
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 WHOLE = 30.0
 GATEWAYS, WORKERS = 2, 4
@@ -118,16 +118,8 @@ def way(sample: Sample) -> str:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Cluster]:
-    if reason := cluster.missing():
-        pytest.skip(reason)
-    model = tiny_model_folder(tmp_path / "tiny", tiny_card()).path
-    options = ("--engine", "inprocess", "--device", "cpu", "--model", model)
-    with Cluster(tmp_path, *options, environment=cluster.delayed(DELAY), every=5) as found:
-        for _ in range(GATEWAYS):
-            found.add_gateway()
-        for _ in range(WORKERS):
-            found.add_worker()
-        found.until(lambda: found.connections == GATEWAYS * WORKERS)
+    with Cluster(tmp_path, simulated(tmp_path, DELAY), every=5) as found:
+        found.grow(gateways=GATEWAYS, workers=WORKERS)
         yield found
 
 
