@@ -31,6 +31,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY robust_synthesis robust_synthesis
 COPY handlers handlers
 COPY deploy/torchserve deploy/torchserve
+COPY clients/studio/page clients/studio/page
 RUN pip install --no-cache-dir -c constraints.txt '.[gateway,tracing]' \
     && pip uninstall -y --quiet pip setuptools
 
@@ -41,6 +42,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY robust_synthesis robust_synthesis
 COPY handlers handlers
 COPY deploy/torchserve deploy/torchserve
+COPY clients/studio/page clients/studio/page
 RUN pip install --no-cache-dir -c constraints.txt '.[serve]'
 COPY model_store model_store
 # Headers, static libraries and test suites serve nobody here.

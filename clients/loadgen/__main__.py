@@ -2,7 +2,7 @@
 
     python -m clients.loadgen localhost:50051 open --rate 20 --arrivals poisson --seconds 60 --mix generate=3,inpaint=1
     python -m clients.loadgen localhost:50051 open --rate 20 --arrivals burst --burst 40 --metrics http://localhost:9465/metrics
-    python -m clients.loadgen localhost:50051 closed --callers 16 --pace 2
+    python -m clients.loadgen localhost:50051 closed --callers 16 --pace 2 --ways unary=6,stream=2,edit,cancel,late
 
 An open loop sends when it is time, whatever has been answered; a closed one has so many callers that wait for their answers.
 Times count from when a request should have been sent. Writes load.json and load.png into the folder --out.
@@ -28,6 +28,7 @@ from .arrivals import KINDS, arrivals
 from .drive import Drive
 from .mix import Work, parse, sending
 from .scrape import grown, snapshot
+from .ways import WAYS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
         loop.add_argument("--seconds", type=float, default=30, help="in which requests are sent (%(default)s)")
         loop.add_argument("--warm-up", type=float, default=0, help="of these, that do not count (%(default)s)")
         loop.add_argument("--mix", default="generate", help="tasks with weights: generate=3,inpaint=1 (%(default)s)")
+        loop.add_argument(
+            "--ways", default="unary", help=f"of making a request, with weights: {', '.join(WAYS)} (%(default)s)"
+        )
         loop.add_argument("--model", default="", help="(the server's default)")
         loop.add_argument("--steps", type=int, default=60, help="of every request (%(default)s)")
         loop.add_argument("--photo", type=int, default=256, help="side of the pictures that are sent (%(default)s)")
@@ -76,7 +80,14 @@ async def load(options: argparse.Namespace) -> tuple[Drive, dict[str, Any]]:
         attempts=1,
     )
     work = Work(
-        parse(options.mix), options.model, options.steps, options.photo, options.exact, options.seed, options.size
+        parse(options.mix),
+        options.model,
+        options.steps,
+        options.photo,
+        options.exact,
+        options.seed,
+        options.size,
+        parse(options.ways, WAYS, "way"),
     )
     async with sending(connection, work, connections=options.connections, timeout=options.timeout) as send:
         before = await asyncio.to_thread(snapshot, options.metrics)

@@ -1,4 +1,4 @@
-"""What is sent: tasks in proportion, with pictures of their own, to a gateway over as many connections as are wanted."""
+"""What is sent: tasks in proportion, in several ways, to a gateway over as many connections as are wanted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import io
 import itertools
 import random
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -21,6 +21,7 @@ from robust_synthesis.errors import InvalidInput
 from robust_synthesis.v1 import model_pb2, model_pb2_grpc, synthesis_pb2_grpc
 
 from .drive import Send
+from .ways import WAYS, Via
 
 TASKS: Mapping[str, type[specs.Spec]] = {
     spec.task: spec
@@ -38,13 +39,13 @@ WITHOUT_IMAGE = ("generate",)
 WITH_MASK = ("inpaint", "paint_features")
 
 
-def parse(text: str) -> dict[str, float]:
+def parse(text: str, known: Collection[str] = TASKS, kind: str = "task") -> dict[str, float]:
     """Of "generate=3,inpaint=1". Raises InvalidInput."""
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, weight = part.strip().replace("-", "_").partition("=")
-        if name not in TASKS:
-            raise InvalidInput("mix", f"there is no task {name!r}; choose of {', '.join(TASKS)}.")
+        if name not in known:
+            raise InvalidInput("mix", f"there is no {kind} {name!r}; choose of {', '.join(known)}.")
         try:
             weights[name] = float(weight or 1)
         except ValueError:
@@ -65,6 +66,8 @@ class Work:
     seed: int = 0
     size: int | None = None
     """Side of the results, pixels; None is the classifier's."""
+    ways: Mapping[str, float] = field(default_factory=lambda: {"unary": 1.0})
+    """How requests are made, by weight; `ways.py` has them."""
 
 
 @contextlib.asynccontextmanager
@@ -90,22 +93,19 @@ async def sending(
         turns = itertools.cycle(stubs)
 
         async def send(number: int) -> tuple[str, str]:
-            order = orders(number)
-            call = order.unary
-            try:
-                await getattr(next(turns), call.method)(call.request, metadata=connection.metadata, timeout=timeout)
-            except grpc.aio.AioRpcError as error:
-                return order.request.spec.task, error.code().name
-            return order.request.spec.task, "OK"
+            way, order = orders(number)
+            code = await WAYS[way](order, Via(next(turns), connection.metadata, timeout))
+            task = order.request.spec.task
+            return (task if way == "unary" else f"{task} ({way})"), code
 
         yield send
 
 
 def _orders(server: str, work: Work, classes: list[str]) -> Any:
-    """A function of a request's number: the same numbers have the same tasks, pictures and seeds in every run."""
+    """A function of a request's number: the same numbers have the same ways, tasks, pictures and seeds in every run."""
     photo, mask = _picture(work.photo, "RGB"), _picture(work.photo, "L")
 
-    def order(number: int) -> Order:
+    def order(number: int) -> tuple[str, Order]:
         drawn = random.Random(f"{work.seed} {number}")
         task = drawn.choices(list(work.weights), list(work.weights.values()))[0]
         own: dict[str, Any] = {
@@ -115,9 +115,9 @@ def _orders(server: str, work: Work, classes: list[str]) -> Any:
             "target": drawn.choice(classes),
         }
         image = None if task in WITHOUT_IMAGE else photo
-        return Order.of(
-            server, work.model, TASKS[task](**own), image, mask if task in WITH_MASK else None, {"size": work.size}
-        )
+        way = drawn.choices(list(work.ways), list(work.ways.values()))[0]
+        masked = mask if task in WITH_MASK else None
+        return way, Order.of(server, work.model, TASKS[task](**own), image, masked, {"size": work.size})
 
     return order
 

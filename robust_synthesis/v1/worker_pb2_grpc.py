@@ -84,7 +84,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """What the worker serves now. Cheap; gateways poll it.
+        """What the worker serves now; nothing before all that it starts with is loaded. Cheap; gateways poll it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,7 @@ class WorkerServiceStub:
     ran. A refusal of the worker's own therefore carries the trailing metadata `bundle-ran: no`.
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.DescribeResponse]
-    """What the worker serves now. Cheap; gateways poll it."""
+    """What the worker serves now; nothing before all that it starts with is loaded. Cheap; gateways poll it."""
     GetCatalogue: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetCatalogueRequest, _worker_pb2.GetCatalogueResponse]
     """The latent units of a classifier. NOT_FOUND where the worker does not have it any more."""
 
@@ -84,7 +84,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     ran. A refusal of the worker's own therefore carries the trailing metadata `bundle-ran: no`.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.DescribeResponse]  # type: ignore[assignment]
-    """What the worker serves now. Cheap; gateways poll it."""
+    """What the worker serves now; nothing before all that it starts with is loaded. Cheap; gateways poll it."""
     GetCatalogue: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetCatalogueRequest, _worker_pb2.GetCatalogueResponse]  # type: ignore[assignment]
     """The latent units of a classifier. NOT_FOUND where the worker does not have it any more."""
 
@@ -123,7 +123,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.DescribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.DescribeResponse, _abc.Awaitable[_worker_pb2.DescribeResponse]]:
-        """What the worker serves now. Cheap; gateways poll it."""
+        """What the worker serves now; nothing before all that it starts with is loaded. Cheap; gateways poll it."""
 
     @_abc_1.abstractmethod
     def GetCatalogue(

@@ -61,6 +61,8 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
         self._engine = engine
         self._metrics = metrics
         self._options = options
+        self.started = False
+        """Until then some classifiers are missing, and a gateway that heard of the others would refuse requests for those."""
         self.draining = False
         self.outstanding = 0
 
@@ -99,7 +101,7 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
                     precision=model.precision,
                     protocol=model.protocol,
                 )
-                for model in self._engine.models()
+                for model in (self._engine.models() if self.started else ())
             ],
             protocol=PROTOCOL,
             limits=worker_pb2.Limits(
@@ -202,6 +204,7 @@ class Agent:
                 probed = await probes.listen(self._health, self._options.host, self._options.health_port)
             try:
                 if await self._unless_stopped(self._engine.start()):
+                    self._servicer.started = True
                     self._announce()
                     await self._unless_stopped(self._follow_health())
                 await self._drain()

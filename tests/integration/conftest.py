@@ -14,6 +14,8 @@ from robust_synthesis.cli.main import main
 from robust_synthesis.model_folder import MODELS_VARIABLE
 from robust_synthesis.testing import tiny_card, tiny_model_folder
 
+from . import cluster
+
 Run = Callable[..., str]
 
 
@@ -60,3 +62,10 @@ def photo(work: Path) -> Path:
     noise = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(noise).resize((60, 40), Image.Resampling.BICUBIC).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def possible() -> None:
+    """Skips where there can be no cluster of processes."""
+    if reason := cluster.missing():
+        pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""promtool, from the path or from Debian's package `prometheus`, of which only that one program is kept."""
+"""promtool, and Prometheus itself, from the path or from Debian's package `prometheus`, of which only these programs are kept."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .fetched import Missing
 __all__ = ("Missing", "find", "run_tests")
 
 
-def find() -> Path:
-    """Raises Missing with the reason."""
-    return fetched.find("promtool", _fetch)
+def find(program: str = "promtool") -> Path:
+    """Or `prometheus`. Raises Missing with the reason."""
+    return fetched.find(program, lambda folder: _fetch(folder) / program)
 
 
 def run_tests(tool: Path, tests: list[dict[str, Any]], rules: Path | None = None) -> None:
@@ -34,7 +34,7 @@ def run_tests(tool: Path, tests: list[dict[str, Any]], rules: Path | None = None
 def _fetch(folder: Path) -> Path:
     for program in ("apt-get", "dpkg"):
         if shutil.which(program) is None:
-            raise Missing(f"no promtool on the path, and no {program} to fetch it with")
+            raise Missing(f"no such program on the path, and no {program} to fetch it with")
     for part in ("lists/partial", "archives/partial"):
         (folder / part).mkdir(parents=True)
     # Lists and cache of its own, so that it needs no rights and changes nothing of the system's.
@@ -42,4 +42,4 @@ def _fetch(folder: Path) -> Path:
     fetched.run(folder, "apt-get", *own, "update")
     fetched.run(folder, "apt-get", *own, "download", "prometheus")
     fetched.run(folder, "dpkg", "-x", str(next(folder.glob("prometheus_*.deb"))), "unpacked")
-    return folder / "unpacked/usr/bin/promtool"
+    return folder / "unpacked/usr/bin"

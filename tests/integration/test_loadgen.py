@@ -61,6 +61,20 @@ def test_an_open_loop_goes_on_sending_and_counts_what_is_refused(server: tuple[s
     assert sum(measured["codes"].values()) == measured["requests"]
 
 
+def test_every_way_of_making_a_request_ends_as_it_should(server: tuple[str, str], tmp_path: Path) -> None:
+    codes = {"unary": "OK", "stream": "OK", "edit": "OK", "cancel": "CANCELLED", "late": "DEADLINE_EXCEEDED"}
+    for way, code in codes.items():
+        command = [server[0], "closed", "--callers", "1", "--seconds", "1", "--mix", "inpaint,generate", "--ways", way]
+        steps = "2000" if code != "OK" else "3"
+        main([*command, "--model", "cifar10", "--steps", steps, "--out", str(tmp_path)])
+        measured = json.loads((tmp_path / "load.json").read_text())["measured"]
+        assert set(measured["codes"]) == {code}
+        assert measured["requests"] >= 2
+        named = {task if way == "unary" else f"{task} ({way})" for task in ("inpaint", "generate")}
+        assert set(measured["tasks"]) <= named
+        assert bool(measured["tasks"]) == (code == "OK")
+
+
 def test_without_a_server_or_with_a_task_that_is_none_it_is_a_sentence(
     tmp_path: Path, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

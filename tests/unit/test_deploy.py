@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -61,3 +62,21 @@ def test_grafana_s_own_model_of_a_dashboard_loses_nothing_of_it(generate: Module
 
     written = generate.DASHBOARD.read_text()
     assert JSONEncoder(sort_keys=True, indent=2).encode(Dashboard.from_json(json.loads(written))) + "\n" == written
+
+
+def test_images_are_built_of_all_that_the_wheel_includes() -> None:
+    root = DEPLOY.parent
+    targets = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    included = set(targets["wheel"]["force-include"])
+    assert len(included) >= 5
+    stages = (root / "Dockerfile").read_text().split("\nFROM ")
+    building = [stage for stage in stages if re.search(r"pip install .*'\.\[", stage)]
+    assert len(building) == 2
+    sent = [line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for stage in building:
+        copied = [
+            source for line in re.findall(r"^COPY (?!--)(.*) \S+$", stage, re.MULTILINE) for source in line.split()
+        ]
+        for path in map(Path, included):
+            assert any(path.is_relative_to(source) for source in copied), path
+            assert any(path.is_relative_to(source) for source in sent), path

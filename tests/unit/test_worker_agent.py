@@ -62,8 +62,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(options: Options, credentials: Credentials | None = None) -> AsyncIterator[Running]:
-    engine = FakeEngine()
+async def running(
+    options: Options, credentials: Credentials | None = None, engine: FakeEngine | None = None
+) -> AsyncIterator[Running]:
+    engine = engine or FakeEngine()
     metrics = Metrics(engine)
     agent = Agent(engine, options, metrics)
     task = asyncio.create_task(agent.run())
@@ -217,6 +219,35 @@ def test_health_follows_the_engine_and_the_gateway_follows_health() -> None:
             here.engine.set_up(True)
             await here.up()
             assert here.backend.changed.is_set()
+
+    asyncio.run(main())
+
+
+class SlowToStart(FakeEngine):
+    """Has one classifier, and loads another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = asyncio.Event()
+
+    async def start(self) -> None:
+        await self.loaded.wait()
+        await super().start()
+
+
+def test_a_worker_that_still_loads_classifiers_says_of_none_so_that_no_request_is_refused_for_those_that_are_missing() -> (
+    None
+):
+    async def main() -> None:
+        engine = SlowToStart()
+        async with running(LOCAL, engine=engine) as here:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{here.agent.port}") as channel:
+                stub = worker_pb2_grpc.WorkerServiceStub(channel)
+                assert not (await stub.Describe(worker_pb2.DescribeRequest(), timeout=10)).models
+            assert here.backend.workers()[0].models() == ()
+            engine.loaded.set()
+            await here.up()
+            assert [model.name for model in here.worker.models()] == ["fake"]
 
     asyncio.run(main())
 

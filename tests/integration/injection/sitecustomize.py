@@ -2,6 +2,7 @@
 
 INJECT_CRASH=666     a job with this seed kills the process, as a fault in native code would
 INJECT_SLEEP=0.0025  a step sleeps so many seconds whatever the batch, as a GPU computes; a look at the results a third of that
+INJECT_DELAY=0.01    a step is computed, and then sleeps so many seconds for each picture of the batch
 INJECT_COUNT=FILE    every batch adds a line to the file: its size and its steps
 """
 
@@ -22,7 +23,7 @@ MODULE = "robust_synthesis.worker.compute"
 
 
 def patch(compute: Any) -> None:
-    advance, open_ = compute.advance, compute.Compute._open
+    advance, open_, evaluate = compute.advance, compute.Compute._open, compute.Compute._evaluate
     zero = compute.torch.zeros(1)
     from robust_synthesis.engine.run import bucket
 
@@ -46,6 +47,13 @@ def patch(compute: Any) -> None:
         time.sleep(float(os.environ["INJECT_SLEEP"]) / 3)
         return dict.fromkeys(map(id, finished), 0)
 
+    def delayed(self: Any, jobs: Sequence[Any], k: int) -> None:
+        evaluate(self, jobs, k)
+        slept = k * len(jobs) * float(os.environ["INJECT_DELAY"])
+        time.sleep(slept)
+        size, steps, seconds = self.last_batches[-1]
+        self.last_batches[-1] = size, steps, seconds + slept
+
     def counting(classifier: Any, problem: Any, state: Any, k: int, **options: Any) -> Any:
         with Path(os.environ["INJECT_COUNT"]).open("a") as file:
             file.write(f"{len(state)} {k}\n")
@@ -56,6 +64,8 @@ def patch(compute: Any) -> None:
     if "INJECT_SLEEP" in os.environ:
         compute.Compute._evaluate = sleeping
         compute.Compute._predict = seeing
+    if "INJECT_DELAY" in os.environ:
+        compute.Compute._evaluate = delayed
     if "INJECT_COUNT" in os.environ:
         compute.advance = counting
 
