@@ -112,7 +112,7 @@ def paint(visitor: Visitor) -> None:
     visitor.open()
     visitor.page.get_by_role("radio", name="Feature", exact=True).check()
     features = visitor.page.locator(".row.pictured:visible input")
-    for words in ("snowy mountains", "frog"):  # of the one classifier or another
+    for words in ("orange and black wings", "frog"):  # of the one classifier or another
         visitor.page.get_by_placeholder("Search").first.fill(words)
         if features.count():
             break
