@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from .watched import Watched
 
 HEALTH = "/grpc.health.v1.Health/"
 """How methods begin that need no key: probes cannot show one."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Endpoint:
             raise InvalidInput("tls_cert", "needs --tls-key, and --tls-key needs it.")
         if self.tls_ca is not None and self.tls_cert is None:
             raise InvalidInput("tls_ca", "needs --tls-cert and --tls-key.")
-        if host in LOOPBACK or self.insecure:
+        if on_loopback(host) or self.insecure:
             return
         if self.tls_cert is None:
             raise InvalidInput(
@@ -83,6 +83,14 @@ def host_and_port(listen: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise InvalidInput("listen", f"is {listen!r}; give HOST:PORT, such as 0.0.0.0:{DEFAULT_PORT}.")
     return host.strip("[]"), int(port)
+
+
+def on_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server there: 127.0.0.0/8, ::1 and localhost."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InvalidInput
-from ..security import LOOPBACK, host_and_port
+from ..security import host_and_port, on_loopback
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -84,8 +84,11 @@ def allowed_origins(listen: str, port: int, given: Sequence[str]) -> frozenset[s
         if parts.scheme not in ("http", "https") or not parts.netloc or origin.lower().rstrip("/") != _origin(origin):
             raise InvalidInput("origin", f"is {origin!r}; give what visitors type, such as https://studio.example.")
     host, _ = host_and_port(listen)
-    if host in LOOPBACK:
-        own = {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+    if on_loopback(host):
+        own = {
+            f"http://{name}:{port}"
+            for name in ("127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host)
+        }
         return frozenset(own | {_origin(origin) for origin in given})
     if not given:
         raise InvalidInput("origin", f"is missing; {host} is open to the network, so say what visitors type.")

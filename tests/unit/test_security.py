@@ -12,6 +12,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from robust_synthesis.errors import InvalidInput
 from robust_synthesis.security import Endpoint, bind
 
 
@@ -113,3 +114,15 @@ def test_with_an_authority_of_callers_only_their_certificates_get_in_and_it_can_
             assert not await gets_in(target, ours.caller("studio"))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "127.1.2.3:1", "localhost:1", "[::1]:1"])
+def test_loopback_needs_neither_certificates_nor_keys(listen: str) -> None:
+    assert Endpoint(listen=listen).transport == "plaintext"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "128.0.0.1:1", "localhost.example:1"])
+def test_every_other_address_needs_them(listen: str) -> None:
+    with pytest.raises(InvalidInput, match="is open to the network; give --tls-cert") as error:
+        Endpoint(listen=listen)
+    assert error.value.field == "listen"

@@ -14,6 +14,7 @@ def test_on_the_loopback_interface_its_names_are_known() -> None:
 
 
 def test_a_proxy_adds_its_own() -> None:
+    assert "http://127.1.2.3:8300" in allowed_origins("127.1.2.3:8300", 8300, [])
     assert "https://studio.example" in allowed_origins("127.0.0.1:8300", 8300, ["https://Studio.example"])
 
 
