@@ -190,9 +190,8 @@ def test_no_job_is_lost_and_no_exact_picture_changes_whatever_comes_and_goes(tmp
     same = sum(files(result) == undisturbed[number % KINDS] for number, result in exact_ones(jobs.results))
     assert set(jobs.results) == set(range(JOBS))
     assert same == JOBS // EXACT
-    assert (
-        len({file for made in undisturbed.values() for file in made}) >= len(undisturbed) / 2
-    )  # of 20; not all depend on seeds
+    distinct = {file for made in undisturbed.values() for file in made}
+    assert len(distinct) >= len(undisturbed) / 2  # not all of them depend on the seed
     assert harm.lost > 0
     assert jobs.streams_again
     found = {
