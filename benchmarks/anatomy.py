@@ -48,6 +48,7 @@ JOBS = 16
 """Of a full bundle."""
 KINDS = {
     "convolutions, forward": ("mkldnn_convolution", "cudnn_convolution", "conv2d", "convolution"),
+    "convolutions of packed weights, both ways": ("_convolution_pointwise",),
     "convolutions, backward": ("convolution_backward", "mkldnn_convolution_backward"),
     "batch norms": ("native_batch_norm", "native_batch_norm_backward", "batch_norm"),
     "ReLUs": ("clamp_min", "clamp_min_", "relu", "relu_", "threshold_backward"),
@@ -120,7 +121,7 @@ def _profiled(subject: Callable[[], object]) -> dict[str, float]:
         ended = time.perf_counter()
     found = dict.fromkeys((*KINDS, OTHER), 0.0)
     for event in profiled.key_averages():
-        name = event.key.removeprefix("aten::")
+        name = event.key.rpartition("::")[2]
         kind = next((kind for kind, names in KINDS.items() if name in names), OTHER)
         found[kind] += event.self_cpu_time_total / 1e6
     return found | {BETWEEN: max(0.0, ended - started - sum(found.values()))}

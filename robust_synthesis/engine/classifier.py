@@ -12,6 +12,7 @@ from torch import Tensor
 from ..model_folder import Card, ModelFolder, find
 from ..units import Units
 from . import networks, weights
+from .packed import packed
 from .precision import choose_device, choose_precision, compute_exactly
 from .seeds import Seeds
 
@@ -48,7 +49,8 @@ class Classifier:
         self.precision = choose_precision(self.device, precision)
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         # The bits are autocast's, which would round the weights again at every step.
-        self._rounded = self.network if self.precision == "fp32" else copy.deepcopy(self.network).to(self._dtype)
+        rounded = self.network if self.precision == "fp32" else copy.deepcopy(self.network).to(self._dtype)
+        self._rounded = packed(rounded) if self.device.type == "cpu" else rounded
 
     def in_precision(self, precision: str) -> Self:
         """The same classifier, sharing its weights, computing in another precision."""

@@ -1,0 +1,93 @@
+"""Convolutions whose weights are in the order that oneDNN computes in, for networks whose weights never change.
+
+torch's own convolution reorders them at every call, forward and backward. That is work for every weight, computing is work for
+every weight and pixel: where there are few pixels (small batches, late stages) reordering takes as long.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .networks import Network
+
+MOST = 2048
+"""Pixels of a batch, above which torch's own convolution is used: the order that is best may be another there."""
+
+
+def packed(network: Network) -> Network:
+    """A frozen network on a CPU with its convolutions packed, where this torch can; both share their parameters.
+
+    Sums are the same, in an order that is as good: logits and gradients of the shipped classifiers keep their bits.
+    """
+    dtype = next(network.parameters()).dtype
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return network
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return network
+    shared = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
+    for name, module in list(shared.named_modules()):
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
+            shared.set_submodule(name, PackedConv2d(module))
+    return shared
+
+
+class PackedConv2d(nn.Module):
+    """A `Conv2d` of constants, with a gradient towards its input."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        self.geometry = list(cast(tuple[int, int], conv.padding)), list(conv.stride), list(conv.dilation)
+        self._forward = self._reordered(self.weight)
+        same_size = all(2 * pad == size - 1 for pad, size in zip(self.geometry[0], self.weight.shape[2:], strict=True))
+        self._backward = None
+        if same_size and conv.stride == conv.dilation == (1, 1):
+            # The gradient is a convolution, too, with the mirrored weights.
+            self._backward = self._reordered(self.weight.flip(2, 3).transpose(0, 1).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() > MOST * x.shape[1] or torch.compiler.is_compiling():
+            padding, stride, dilation = self.geometry
+            return F.conv2d(x, self.weight, self.bias, stride, padding, dilation)
+        return cast(Tensor, _Convolution.apply(x, self))  # type: ignore[no-untyped-call]
+
+    def convolve(self, x: Tensor) -> Tensor:
+        return self._run(x, self._forward, self.bias)
+
+    def gradient(self, y: Tensor, x: Tensor) -> Tensor:
+        """Of the input `x`, from that of the output."""
+        if self._backward is not None:
+            return self._run(y, self._backward, None)
+        padding, stride, dilation = self.geometry
+        mask = [True, False, False]
+        found = torch.ops.aten.convolution_backward(
+            y, x, self.weight, None, stride, padding, dilation, False, [0, 0], 1, mask
+        )
+        return cast(Tensor, found[0])
+
+    def _reordered(self, weight: Tensor) -> Tensor:
+        padding, stride, dilation = self.geometry
+        return cast(Tensor, torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, 1))
+
+    def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding, stride, dilation = self.geometry
+        run = torch.ops.mkldnn._convolution_pointwise
+        return cast(Tensor, run(x, weight, bias, padding, stride, dilation, 1, "none", [], ""))
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, convolution: PackedConv2d) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.convolution = convolution
+        return convolution.convolve(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.convolution.gradient(grads[0].contiguous(memory_format=torch.channels_last), x), None

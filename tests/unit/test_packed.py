@@ -1,0 +1,58 @@
+"""Packed convolutions: the bits of torch's own, in logits and in gradients, whatever the geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robust_synthesis.engine.networks import Network, fold
+from robust_synthesis.engine.packed import MOST, PackedConv2d, packed
+from robust_synthesis.testing import pictures, tiny_network
+
+ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
+    "basic": {"kind": "resnet", "depths": [1, 2], "width": 16},
+    "bottleneck": {"kind": "resnet", "block": "bottleneck", "depths": [1, 2], "width": 8},
+    "large stem": {"kind": "resnet", "stem": "large", "depths": [1, 1, 1], "width": 8},
+    "plain": {"kind": "plain", "stages": [[8], [8, 16], [16]]},
+    "pre-activation": {"kind": "preact", "depths": [1, 2], "width": 8},
+}
+HERE = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+pytestmark = pytest.mark.skipif(not HERE, reason="this torch has no oneDNN")
+
+
+def answers(network: Network, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Logits of so many pictures of 32 pixels, and the gradient of their sum of squares towards them."""
+    x = pictures(1, 32, 3)[0][:1] + torch.arange(count).view(-1, 1, 1, 1) / 16
+    x = x.to(dtype, memory_format=torch.channels_last).requires_grad_(True)
+    logits = network(x)
+    return logits.detach(), torch.autograd.grad(logits.square().sum(), x)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 2, MOST // 32**2 + 1])
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_a_packed_network_gives_the_answers_and_gradients_of_the_one_it_is_made_of(
+    architecture: Mapping[str, Any], count: int, dtype: torch.dtype
+) -> None:
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bf16")
+    network = fold(tiny_network(architecture=architecture)).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    same = packed(network)
+    assert any(isinstance(module, PackedConv2d) for module in same.modules())
+    for one, other in zip(answers(same, count, dtype), answers(network, count, dtype), strict=True):
+        assert float(other.abs().max()) > 0.001
+        difference = float((one - other).abs().max() / other.abs().max())
+        assert difference <= (1e-5 if dtype == torch.float32 else 0.02)
+
+
+def test_a_packed_network_leaves_the_other_as_it_was_and_shares_its_parameters() -> None:
+    network = fold(tiny_network())
+    before = {name: type(module) for name, module in network.named_modules()}
+    same = packed(network)
+    assert {name: type(module) for name, module in network.named_modules()} == before
+    assert same.fc.weight is network.fc.weight
+    assert all(not parameter.requires_grad for parameter in same.parameters())
