@@ -24,6 +24,18 @@ export class Go {
     if (focused) (busy ? this.stop : this.start).focus();
   }
 
+  /** Busy until the work has ended; if it fails, `failures` shows why. */
+  async during(work, failures) {
+    failures.clear();
+    this.busy = true;
+    try {
+      await work();
+    } catch (failure) {
+      failures.show(failure);
+    }
+    this.busy = false;
+  }
+
   set possible(possible) {
     this.start.disabled = !possible;
   }

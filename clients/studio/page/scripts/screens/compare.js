@@ -130,15 +130,8 @@ export class Compare extends Screen {
     for (const side of this.sides) side.order?.cancel();
   }
 
-  async run() {
-    this.failures.clear();
-    this.go.busy = true;
-    try {
-      await this.#make();
-    } catch (failure) {
-      this.failures.show(failure);
-    }
-    this.go.busy = false;
+  run() {
+    return this.go.during(() => this.#make(), this.failures);
   }
 
   /** With the parameters of the classifier that is chosen, for both. */

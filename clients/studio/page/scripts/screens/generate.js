@@ -142,15 +142,8 @@ export class Generate extends Screen {
     this.here = false;
   }
 
-  async run() {
-    this.failures.clear();
-    this.go.busy = true;
-    try {
-      await this.#make();
-    } catch (failure) {
-      this.failures.show(failure);
-    }
-    this.go.busy = false;
+  run() {
+    return this.go.during(() => this.#make(), this.failures);
   }
 
   async #make() {
