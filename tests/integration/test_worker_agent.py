@@ -43,6 +43,8 @@ from robust_synthesis.worker.shelf import Places
 from robust_synthesis.worker.torchserve import Settings, TorchServe
 from robust_synthesis.worker.torchserve.config import Ports
 
+from .processes import free_port
+
 pytestmark = pytest.mark.real
 MARK = "ROBUST_SYNTHESIS_TEST"
 SECONDS = 240
@@ -159,11 +161,6 @@ class Agent:
 def code(error: grpc.RpcError) -> grpc.StatusCode:
     assert isinstance(error, grpc.Call)
     return error.code()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
