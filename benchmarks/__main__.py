@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from robust_synthesis.cores import share_cores
 from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
 from robust_synthesis.model_folder import ModelFolder
@@ -35,8 +36,6 @@ SECTIONS = (
     "edits",
     "anatomy",
 )
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "99"}
-"""Threads that wait leave their cores to others, as in workers; the profiler keeps its log to itself."""
 SLOW = ("compiled",)
 """Only with --full, or by name."""
 
@@ -84,6 +83,8 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if not ENVIRONMENT.keys() <= os.environ.keys():  # read when torch is loaded, which it is by now
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**ENVIRONMENT, **os.environ})
+    environment = {"KINETO_LOG_LEVEL": "99", **os.environ}  # the profiler keeps its log to itself
+    share_cores(environment)
+    if environment != dict(os.environ):  # read when torch is loaded, which it is by now
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], environment)
     sys.exit(main())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
+from ..cores import share_cores
 from ..errors import InvalidInput, ServerError, SynthesisError
 from . import (
     archive,
@@ -80,9 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help(sys.stderr)
         return 2
     options = parser().parse_args(arguments)
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # before torch: else its threads spin, each for cores that others have
+    share_cores(os.environ)  # before torch
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC has a line of its own for each failed handshake
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

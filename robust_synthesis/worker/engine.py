@@ -8,12 +8,13 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ..cores import share_cores
 from ..errors import ModelError, SynthesisError
 from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
 from ..model_folder import Card
@@ -201,15 +202,6 @@ class InProcess:
 
     async def _unload(self, compute: Compute) -> None:
         """Nothing: its memory goes with the last reference."""
-
-
-def share_cores(environment: MutableMapping[str, str]) -> None:
-    """Let the threads of a process that will load torch sleep while they wait for each other, unless told otherwise.
-
-    They spin by default. Where another process has one of the cores, the others then wait for it through whole time slices
-    at every layer: a step of 7 ms has been seen to take 680.
-    """
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:

@@ -330,13 +330,14 @@ def test_without_a_verb_there_is_help_and_an_error(capsys: pytest.CaptureFixture
     assert all(verb in printed.err for verb in VERBS)
 
 
-def test_the_threads_of_every_verb_sleep_while_they_wait_unless_told_otherwise(
+def test_the_threads_of_every_verb_sleep_while_they_wait_long_unless_told_otherwise(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert main(["models"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
     monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     probe = "import sys, os; from robust_synthesis.cli import main; main.main(['models']); "
-    probe += "sys.exit(os.environ['OMP_WAIT_POLICY'] != 'PASSIVE')"
+    probe += "sys.exit((os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT']) != ('PASSIVE', '30000'))"
     assert subprocess.run([sys.executable, "-c", probe], check=False, capture_output=True).returncode == 0

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...bundle import MAX_BYTES
+from ...cores import share_cores
 from ...errors import InvalidInput
 from ...shipped import METRICS, shipped
-from ..engine import EngineError, share_cores
+from ..engine import EngineError
 
 LOOPBACK = "127.0.0.1"
 JVM_FLAGS = (
