@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from robust_synthesis.engine import weights
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.engine.precision import multiplies_bf16
 from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
@@ -36,7 +37,8 @@ TARGETS = {1: 2.5, 8: 3.5, 32: 3.5}
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """The engine's figures, in the precision that users get. Raises ImportError without the package `robustness`."""
     classifier = Classifier.load(folder.path, precision="auto")
-    exact = classifier.in_precision("fp32")
+    floats = ("fp32", "bf16") if multiplies_bf16(classifier.device) else ("fp32",)
+    slower = {name: classifier.in_precision(name) for name in floats if name != classifier.precision}
     batches, sides = ((1, 8, 32), (32, 64)) if quick else ((1, 8, 32), (32, 64, 128))
     figures = []
     lines: dict[str, list[tuple[float, float]]] = {f"{side} px": [] for side in sides}
@@ -50,8 +52,8 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
                 "ours": partial(ours, classifier, x, targets, steps),
                 "theirs": partial(theirs, model, x, targets, steps),
             }
-            if exact.precision != classifier.precision:
-                subjects["ours in fp32"] = partial(ours, exact, x, targets, steps)
+            for name, other in slower.items():
+                subjects[f"ours in {name}"] = partial(ours, other, x, targets, steps)
             if side == 64:
                 subjects["theirs, custom loss"] = partial(theirs, model, x, targets, steps, custom_loss=_cross_entropy)
             seconds = take_turns(subjects, rounds=7 if quick else 15)
@@ -69,7 +71,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
                     detail=detail,
                 )
             )
-            for name in set(subjects) - {"ours", "theirs"}:
+            for name in subjects.keys() - {"ours", "theirs"}:
                 over, under = ("theirs", name) if name.startswith("ours") else (name, "ours")
                 figures.append(Figure.of(f"{at}, {name}", ratio(seconds[over], seconds[under]), "authors' attacker"))
     chart = Chart("how many times as fast as the authors' attacker", "pictures in a batch", lines, log_x=True)

@@ -1,4 +1,4 @@
-"""Whether bf16 shows: the same generation jobs in bf16 and in fp32, as an independent judge sees them."""
+"""Whether rounding shows: the same generation jobs in bf16, in int8 and in fp32, as an independent judge sees them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from PIL import Image
 
 from robust_synthesis import load
 from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.engine.precision import choose_device, multiplies_int8
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.model_folder import ModelFolder
 
 from .figures import Figure, Measured
 
-TITLE = "bf16 against fp32, by the judge"
+TITLE = "bf16 and int8 against fp32, by the judge"
 
 
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
-    """Share of pictures judged as their class in bf16, over the share in fp32. Raises NotFound without a judge."""
+    """Share of pictures judged as their class, over the share in fp32. Raises NotFound without a judge."""
     judge = Judge(Classifier.load(f"{folder.path}-judge"))
     classes = folder.card.classes[:10]
     count = 20 if quick else 50
@@ -25,16 +26,23 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
     figures = []
     for start in ("gaussian", "noise"):
         hits = {}
-        for precision in ("fp32", "bf16"):
+        for precision in (
+            "fp32",
+            "bf16",
+            *(["int8"] if folder.card.ranges and multiplies_int8(choose_device()) else []),
+        ):
             synthesizer = load(folder.path, precision=precision)
             pictures = []
             for index, name in enumerate(classes):
                 found = synthesizer.generate(name, count=count, seed=index, start=start)
                 pictures += [_pixels(picture.image) for picture in found.pictures]
             hits[precision] = judge.judged(torch.stack(pictures), labels)
-        value = hits["bf16"].value / hits["fp32"].value
-        detail = f"{hits['bf16'].value:.1%} of {len(labels)}, fp32 {hits['fp32'].value:.1%}"
-        figures.append(Figure(f"from {start}, judged as its class", *(value,) * 3, "fp32", 0.99, detail=detail))
+        exact = hits.pop("fp32").value
+        for precision, judged in hits.items():
+            value = judged.value / exact
+            detail = f"{judged.value:.1%} of {len(labels)}, fp32 {exact:.1%}"
+            name = f"{precision}, from {start}, judged as its class"
+            figures.append(Figure(name, *(value,) * 3, "fp32", 0.99, detail=detail))
     return Measured(tuple(figures))
 
 

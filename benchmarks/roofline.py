@@ -1,6 +1,7 @@
 """How close a step comes to what the hardware does: FLOP/s against a matrix product, time against convolutions alone.
 
-FLOPs are counted by torch's FlopCounterMode. The matrix product has the step's dtype. `convolutions alone` is the time of the
+FLOPs are counted by torch's FlopCounterMode. The matrix product has the step's dtype; a step in int8, whose first and strided
+convolutions pull gradients in floats, is set beside a product of bytes. `convolutions alone` is the time of the
 network's own convolutions, forward and towards the input, one by one on inputs of their real shapes: a step that took no
 longer would have everything else for nothing.
 """
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.engine.precision import multiplies_bf16
 from robust_synthesis.model_folder import ModelFolder
 
 from . import engine
@@ -25,45 +27,69 @@ from .measure import ratio, take_turns
 TITLE = "A step against the hardware's limit"
 SIDE = 64
 MATRIX = 2048
-PACKED = torch.ops.mkldnn._convolution_pointwise
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PACKED = (
+    torch.ops.mkldnn._convolution_pointwise,
+    torch.ops.onednn.qconv2d_pointwise,
+)
 
 
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Fractions of both limits, at batch 1 and 32."""
-    classifier = Classifier.load(folder.path, precision="auto")
-    dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
+    fastest = Classifier.load(folder.path, precision="auto")
+    in_floats = "bf16" if multiplies_bf16(fastest.device) else "fp32"
     figures = []
-    a, b = torch.rand(2, MATRIX, MATRIX, device=classifier.device).to(dtype)
-    for batch in (1, 32) if quick else (1, 8, 32):
-        x = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-        targets = torch.arange(batch) % len(folder.card.classes)
-        steps = max(3, engine.WORK // (batch * SIDE * SIDE))
-        with FlopCounterMode(display=False, custom_mapping={PACKED: _packed_flops}) as counter:
-            engine.ours(classifier, x, targets, steps)
-        flops = counter.get_total_flops()
-        convolutions = _convolutions(classifier, batch, dtype)
-        products = max(1, round(flops / (2 * MATRIX**3)))
-        seconds = take_turns(
-            {
-                "step": partial(engine.ours, classifier, x, targets, steps),
-                "product": partial(_repeat, partial(torch.mm, a, b), products),
-                "convolutions": partial(_repeat, convolutions, steps + 1),
-            },
-            rounds=7 if quick else 15,
-        )
-        rate = [flops / s for s in seconds["step"]]
-        peak = [products * 2 * MATRIX**3 / s for s in seconds["product"]]
-        at = f"batch {batch}, {SIDE} px"
-        detail = f"{classifier.precision}, {max(rate) / 1e9:.0f} GFLOP/s at best"
-        figures.append(Figure.of(f"{at}, FLOP/s", ratio(rate, peak), "matrix product", detail=detail))
-        alone = ratio(seconds["convolutions"], seconds["step"])
-        figures.append(Figure.of(f"{at}, time of its convolutions alone", alone, "whole step"))
+    for classifier in {each.precision: each for each in (fastest.in_precision(in_floats), fastest)}.values():
+        for batch in (1, 32) if quick else (1, 8, 32):
+            figures += _figures(classifier, batch, rounds=7 if quick else 15)
     return Measured(tuple(figures))
 
 
-def _packed_flops(x: list[int], weight: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
-    """Of a convolution whose weights are packed."""
-    return conv_flop_count(x, weight, out_shape)
+def _figures(classifier: Classifier, batch: int, rounds: int) -> list[Figure]:
+    x = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(batch) % len(classifier.card.classes)
+    steps = max(3, engine.WORK // (batch * SIDE * SIDE))
+    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(PACKED, _packed_flops)) as counter:
+        engine.ours(classifier, x, targets, steps)
+    flops = counter.get_total_flops()
+    products = max(1, round(flops / (2 * MATRIX**3)))
+    subjects: dict[str, Callable[[], object]] = {
+        "step": partial(engine.ours, classifier, x, targets, steps),
+        "product": partial(_repeat, _product(classifier), products),
+    }
+    if classifier.precision != "int8":
+        convolutions = _convolutions(classifier, batch, DTYPES[classifier.precision])
+        subjects["convolutions"] = partial(_repeat, convolutions, steps + 1)
+    seconds = take_turns(subjects, rounds)
+    rate = [flops / s for s in seconds["step"]]
+    peak = [products * 2 * MATRIX**3 / s for s in seconds["product"]]
+    at = f"batch {batch}, {SIDE} px, {classifier.precision}"
+    detail = f"{max(rate) / 1e9:.0f} GFLOP/s at best"
+    figures = [Figure.of(f"{at}, FLOP/s", ratio(rate, peak), "matrix product", detail=detail)]
+    if "convolutions" in seconds:
+        alone = ratio(seconds["convolutions"], seconds["step"])
+        figures.append(Figure.of(f"{at}, time of its convolutions alone", alone, "whole step"))
+    return figures
+
+
+def _product(classifier: Classifier) -> Callable[[], Tensor]:
+    """A matrix product in the classifier's precision: bytes are multiplied as in its convolutions."""
+    if classifier.precision != "int8":
+        a, b = torch.rand(2, MATRIX, MATRIX, device=classifier.device).to(DTYPES[classifier.precision])
+        return partial(torch.mm, a, b)
+    random = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 256, (MATRIX, MATRIX), dtype=torch.uint8, generator=random)
+    b = torch.randint(-127, 128, (MATRIX, MATRIX), dtype=torch.int8, generator=random)
+    scales, zeros = torch.full((MATRIX,), 0.01), torch.zeros(MATRIX, dtype=torch.int32)
+    packed = torch.ops.onednn.qlinear_prepack(b, [MATRIX, MATRIX])
+    after: tuple[Any, ...] = None, 1.0, 0, torch.uint8, "none", [], ""
+    return partial(torch.ops.onednn.qlinear_pointwise, a, 0.01, 0, packed, scales, zeros, *after)
+
+
+def _packed_flops(x: list[int], *others: Any, out_shape: list[int], **_: Any) -> int:
+    """Of a convolution whose weights, the first of the other shapes of four sides, are packed."""
+    weight = next(each for each in others if isinstance(each, (list, tuple, torch.Size)) and len(each) == 4)
+    return conv_flop_count(x, list(weight), out_shape)
 
 
 def _repeat(run: Callable[[], object], times: int) -> None:

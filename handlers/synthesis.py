@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ts.metrics.metric_cache_errors import MetricsCacheKeyError
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.utils.util import PredictionException
 
+from robust_synthesis import precisions
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import InvalidInput, SynthesisError
 from robust_synthesis.worker.compute import Compute
@@ -32,7 +34,8 @@ class SynthesisHandler:
         properties = context.system_properties
         gpu = properties.get("gpu_id")
         device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
-        self.compute = Compute(Classifier.load(properties["model_dir"], device=device, precision="auto"))
+        precision = os.environ.get(precisions.VARIABLE, "auto")
+        self.compute = Compute(Classifier.load(properties["model_dir"], device=device, precision=precision))
         self.compute.warm_up()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:

@@ -18,7 +18,8 @@ __all__ = ["DataError", "InvalidInput", "ModelError", "NotFound", "SynthesisErro
 def load(model: str | Path, *, device: str | None = None, precision: str = "auto") -> Synthesizer:
     """A synthesizer for a classifier, by name or by the path of its folder: `load("cifar10").generate("dog", seed=1)`.
 
-    Raises NotFound with the names that exist, or ModelError for a folder that is damaged.
+    `precision` is auto (the fastest here), fp32, bf16 or int8. Raises NotFound with the names that exist, ModelError for a
+    folder that is damaged, and InvalidInput for a device or precision that is not to be had.
     """
     try:
         from .library import load as load_library

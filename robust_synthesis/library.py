@@ -139,5 +139,8 @@ def _to_image(pixels: Tensor) -> Image.Image:
 
 
 def load(model: str | Path, *, device: str | None = None, precision: str = "auto") -> Synthesizer:
-    """A synthesizer for a model folder, by path or by its name in the models directory."""
+    """A synthesizer for a model folder, by path or by its name in the models directory.
+
+    `precision` is one of `precisions.PRECISIONS`; InvalidInput is raised for one that is not to be had here.
+    """
     return Synthesizer(Classifier.load(model, device=device, precision=precision))

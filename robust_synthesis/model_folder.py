@@ -50,6 +50,7 @@ _JSON_TYPES: Mapping[str, type] = {
     "data": dict,
     "measured": dict,
     "defaults": dict,
+    "ranges": dict,
     "files": dict,
     "format": int,
 }
@@ -77,6 +78,8 @@ class Card:
     measured: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Per task, the parameters to use where a caller gives none."""
+    ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """How large activations and gradients become (`engine.ranges`); without them it does not compute in int8."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of every other file of the folder."""
     format: int = FORMAT
@@ -104,6 +107,8 @@ class Card:
             yield f"size must be between 8 and {_MAX_SIZE}"
         if not 1 <= self.min_size <= self.max_size <= 2 * _MAX_SIZE:
             yield f"min_size and max_size must rise from 1 to at most {2 * _MAX_SIZE}"
+        if self.ranges and (wrong := _wrong_ranges(self.ranges)):
+            yield f"ranges: {wrong}; leave them out, and run `robust-synthesis calibrate {self.name}`"
         for task, parameters in self.defaults.items():
             if wrong := _wrong_default(task, parameters):
                 yield f"defaults of {task}: {wrong}"
@@ -203,6 +208,18 @@ def _wrong_default(task: str, parameters: Mapping[str, Any]) -> str | None:
     except (InvalidInput, TypeError) as error:
         return str(error).removesuffix(".")
     return next((f"{name} has no value" for name, value in parameters.items() if value is None), None)
+
+
+def _wrong_ranges(ranges: Mapping[str, Any]) -> str | None:
+    if ranges.keys() != {"activations", "gradients"}:
+        return "must have activations and gradients"
+    for kind, values in ranges.items():
+        if not isinstance(values, Mapping):
+            return f"{kind} must be an object"
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                return f"{name} of {kind} must be a number, 0 or above"
+    return None
 
 
 def write_card(path: Path, card: Card) -> ModelFolder:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import imaging
 from ..files import check_writable
-from .options import add_model, load
+from .options import add_model
 
 
 def add_parser(verbs: Any) -> None:
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         imaging.check_suffix(options.out)
         check_writable(options.out)
-    robust = load(options).classifier
+    robust = Classifier.load(options.model, device=options.device)
     standard = Classifier.load(options.standard_model, device=options.device)
     if standard.card.classes != robust.card.classes or standard.card.size != robust.card.size:
         raise InvalidInput(

@@ -21,7 +21,7 @@ from ..model_folder import SEEDS, Card, ModelFolder, available, find
 from ..results import Picture, Result
 from ..sheet import Cell, Row, draw
 from .latencies import latencies
-from .options import MODEL, add_model, progress_bar, write_json
+from .options import MODEL, add_model, add_precision, progress_bar, write_json
 from .own_gateway import own_gateway
 
 SHEET = "contact-sheet.png"
@@ -58,6 +58,7 @@ def add_parser(verbs: Any) -> None:
         help="who computes: a TorchServe below the gateway, or, without Java, the gateway itself (%(default)s)",
     )
     add_model(parser, SHOWN_MODEL if SHOWN_MODEL in available() else MODEL)
+    add_precision(parser)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def run(options: argparse.Namespace) -> None:
         folder.card.class_index(options.target)
     photo = imaging.decode(options.image) if options.image else _cat()
     print(f"starting a gateway ({options.backend})", flush=True)
-    with own_gateway([options.model], backend=options.backend, device=options.device) as gateway:
+    chosen = {"backend": options.backend, "device": options.device, "precision": options.precision}
+    with own_gateway([options.model], **chosen) as gateway:
         with Client(gateway.server) as client:
             service = Service(client, folder.card, client.units(examples=False))
             print(f"ready after {time.perf_counter() - started:.1f} s", flush=True)

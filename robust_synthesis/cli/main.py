@@ -14,6 +14,7 @@ from ..cores import share_cores
 from ..errors import InvalidInput, ServerError, SynthesisError
 from . import (
     archive,
+    calibrate,
     classify,
     compare,
     config,
@@ -44,6 +45,7 @@ VERBS = (
     config,
     keys,
     train,
+    calibrate,
     evaluate,
     report,
     import_checkpoint,

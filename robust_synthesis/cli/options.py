@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..channel import DEADLINE
 from ..errors import InvalidInput
 from ..files import atomic_write
+from ..precisions import PRECISIONS
 from ..results import Progress
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the computation (default: auto, the fastest here)")
+
+
 def add_model_or_server(parser: argparse.ArgumentParser) -> None:
     """For `synthesizer`: a classifier in this process, or a server's."""
     parser.add_argument(
@@ -65,6 +70,7 @@ def add_model_or_server(parser: argparse.ArgumentParser) -> None:
         help=f"a model folder, or its name in the models directory ({MODEL}), or on the server (the server's default)",
     )
     add_device(parser)
+    add_precision(parser)
     add_server(parser)
 
 
@@ -84,13 +90,6 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", type=float, metavar="SECONDS", help=f"for each request ({DEADLINE:g})")
 
 
-def load(options: argparse.Namespace) -> Synthesizer:
-    """The synthesizer for the options of `add_model`."""
-    from .. import load as load_model
-
-    return load_model(options.model, device=options.device)
-
-
 @contextmanager
 def synthesizer(options: argparse.Namespace) -> Iterator[Synthesizer | Client]:
     """Who does it, for the options of `add_model_or_server`."""
@@ -100,10 +99,11 @@ def synthesizer(options: argparse.Namespace) -> Iterator[Synthesizer | Client]:
                 raise InvalidInput(name, "is for a server; give --server, too.")
         from .. import load as load_model
 
-        yield load_model(options.model or MODEL, device=options.device)
+        yield load_model(options.model or MODEL, device=options.device, precision=options.precision or "auto")
         return
-    if options.device:
-        raise InvalidInput("device", "is the server's to choose; leave it out.")
+    for name in ("device", "precision"):
+        if getattr(options, name):
+            raise InvalidInput(name, "is the server's to choose; leave it out.")
     with client(options) as connected:
         yield connected
 

@@ -37,7 +37,9 @@ class OwnGateway:
 
 
 @contextlib.contextmanager
-def own_gateway(classifiers: Sequence[str | Path], *, backend: str, device: str | None = None) -> Iterator[OwnGateway]:
+def own_gateway(
+    classifiers: Sequence[str | Path], *, backend: str, device: str | None = None, precision: str | None = None
+) -> Iterator[OwnGateway]:
     """Serves classifiers, by folder or name, until it is left. Raises ServerError where it does not start.
 
     Settings of the environment are not its own; they may be for another gateway.
@@ -53,6 +55,7 @@ def own_gateway(classifiers: Sequence[str | Path], *, backend: str, device: str 
         command = [sys.executable, "-m", "robust_synthesis", "serve", "--backend", backend, "--models", str(models)]
         command += ["--listen", server, "--metrics-port", metrics.rpartition(":")[2]]
         command += ["--device", device] if device else []
+        command += ["--precision", precision] if precision else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROBUST_SYNTHESIS_")}
         with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
-from .options import add_device, add_server, client_options
+from .options import add_device, add_precision, add_server, client_options
 
 if TYPE_CHECKING:
     from ..client import AsyncClient
@@ -46,6 +46,7 @@ def add_parser(verbs: Any) -> None:
         help="who computes: the gateway's process, or a TorchServe below it (%(default)s)",
     )
     add_device(own)
+    add_precision(own)
     add_server(parser)
 
 
@@ -69,7 +70,7 @@ def _connect(options: argparse.Namespace) -> Iterator[Callable[[int], AsyncClien
     from ..client import AsyncClient
 
     if options.server:
-        for name in ("models", "device"):
+        for name in ("models", "device", "precision"):
             if getattr(options, name):
                 raise InvalidInput(name, "is for a gateway of its own; leave it out, or --server.")
         given = client_options(options)
@@ -86,5 +87,6 @@ def _connect(options: argparse.Namespace) -> Iterator[Callable[[int], AsyncClien
     if not names:
         raise InvalidInput("models", f"{directory} has no classifiers; give the folder that holds them.")
     print(f"starting a gateway ({options.backend})", flush=True)
-    with own_gateway([directory / name for name in names], backend=options.backend, device=options.device) as gateway:
+    chosen = {"backend": options.backend, "device": options.device, "precision": options.precision}
+    with own_gateway([directory / name for name in names], **chosen) as gateway:
         yield lambda attempts: AsyncClient(gateway.server, attempts=attempts)

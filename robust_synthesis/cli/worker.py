@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
 from ..model_folder import find, models_directory
+from ..precisions import PRECISIONS, VARIABLE
 
 if TYPE_CHECKING:
     from ..worker.engine import Engine
@@ -43,6 +45,12 @@ def add_parser(verbs: Any) -> None:
         help="TorchServe replaces what crashes or hangs; inprocess needs no Java (%(default)s)",
     )
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=os.environ.get(VARIABLE, "auto"),
+        help=f"of the computation; auto is the fastest here (default: ${VARIABLE}, or auto)",
+    )
     parser.add_argument("--listen", default="127.0.0.1:50061", metavar="HOST:PORT", help="for gateways (%(default)s)")
     parser.add_argument(
         "--metrics-port", type=int, default=METRICS_PORT, metavar="PORT", help="for Prometheus; 0 is none (%(default)s)"
@@ -124,8 +132,8 @@ def _engine(options: argparse.Namespace, max_bundle_bytes: int) -> Engine:
     if options.engine == "inprocess":
         from ..worker.engine import InProcess
 
-        return InProcess(places, device=options.device, precision="auto", grace=options.grace)
+        return InProcess(places, device=options.device, precision=options.precision, grace=options.grace)
     from ..worker.torchserve import Settings, TorchServe
 
-    settings = Settings(device=options.device, max_bundle_bytes=max_bundle_bytes)
+    settings = Settings(device=options.device, precision=options.precision, max_bundle_bytes=max_bundle_bytes)
     return TorchServe(places, settings=settings, grace=options.grace)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
 
-from ..model_folder import Card, ModelFolder, find
+from ..errors import ModelError
+from ..model_folder import CARD, Card, ModelFolder, find
 from ..units import Units
 from . import networks, weights
+from .int8 import Int8ResNet, supports
 from .packed import packed
-from .precision import choose_device, choose_precision, compute_exactly
+from .precision import choose_device, choose_precision, compute_exactly, multiplies_bf16
+from .ranges import Ranges
 from .seeds import Seeds
 
 
@@ -46,8 +49,21 @@ class Classifier:
         self._compute_in(precision)
 
     def _compute_in(self, precision: str) -> None:
-        self.precision = choose_precision(self.device, precision)
+        ranges = Ranges.of_card(self.card.ranges) if supports(self.card.architecture) else None
+        self.precision = choose_precision(self.device, precision, int8=ranges is not None)
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self._rounded: networks.Network
+        if self.precision == "int8":
+            assert ranges is not None
+            wide = torch.bfloat16 if multiplies_bf16(self.device) else torch.float32
+            pixels = self.normalise(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+            try:
+                self._rounded = Int8ResNet(cast(networks.ResNet, self.network), ranges, pixels, wide)
+            except KeyError as error:
+                raise ModelError(
+                    f"{CARD}: ranges lack {error}; run `robust-synthesis calibrate {self.card.name}` again."
+                ) from error
+            return
         # The bits are autocast's, which would round the weights again at every step.
         rounded = self.network if self.precision == "fp32" else copy.deepcopy(self.network).to(self._dtype)
         self._rounded = packed(rounded) if self.device.type == "cpu" else rounded

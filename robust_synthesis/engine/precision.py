@@ -1,4 +1,4 @@
-"""Which device computes, where bf16 pays, and that fp32 and equal bits are what they say."""
+"""Which device computes, where bf16 and int8 pay, and that fp32 and equal bits are what they say."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import InvalidInput
-
-PRECISIONS = ("auto", "fp32", "bf16")
+from ..precisions import PRECISIONS
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
@@ -32,12 +31,27 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def choose_precision(device: torch.device, precision: str) -> str:
-    """fp32 or bf16, which is what `auto` becomes on hardware that multiplies it fast. Raises InvalidInput for another."""
+def choose_precision(device: torch.device, precision: str, *, int8: bool = False) -> str:
+    """The precision asked for; `auto` becomes the fastest on this hardware, int8 only of a calibrated classifier (`int8`).
+
+    Raises InvalidInput for another, and for int8 where it cannot be.
+    """
     if precision not in PRECISIONS:
         raise InvalidInput("precision", f"is {precision!r}; give {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
+    if precision == "int8":
+        if not multiplies_int8(device):
+            raise InvalidInput(
+                "precision", "int8 needs a CPU that multiplies bytes (AVX512-VNNI); give auto, fp32 or bf16."
+            )
+        if not int8:
+            raise InvalidInput(
+                "precision",
+                "int8 needs a ResNet of basic blocks that `robust-synthesis calibrate` has measured; give auto, fp32 or bf16.",
+            )
     if precision == "auto":
-        return "bf16" if _multiplies_bf16(device) else "fp32"
+        if int8 and multiplies_int8(device):
+            return "int8"
+        return "bf16" if multiplies_bf16(device) else "fp32"
     return precision
 
 
@@ -57,8 +71,24 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16, enabled=choose_precision(device, precision) == "bf16")
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 faster than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.8
-    return bool(capabilities.get("avx512_bf16", False))
+    return _cpu_has("avx512_bf16")
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether a device multiplies bytes, and this torch can have it do so.
+
+    CPUs without VNNI do it, too, but add up pairs in 16 bits, which saturate.
+    """
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and known and _cpu_has("avx512_vnni")
+
+
+def _cpu_has(name: str) -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get(name, False))
+    before = {"avx512_bf16": "_is_avx512_bf16_supported", "avx512_vnni": "_is_vnni_supported"}  # torch 2.8
+    return bool(getattr(torch.cpu, before[name], bool)())

@@ -48,11 +48,12 @@ def backend_of(settings: Settings) -> Backend:
     directory = settings.models or models_directory()
     if not directory.is_dir():
         raise InvalidInput("models", f"{directory} is not a folder; give the one that holds the classifiers.")
+    precision = settings.precision or "auto"
     if settings.computes == "torchserve":
         from ..worker import torchserve
 
-        parameters = torchserve.Settings(device=settings.device)
+        parameters = torchserve.Settings(device=settings.device, precision=precision)
         return EngineBackend(torchserve.TorchServe(Places(directory), settings=parameters))
     from ..worker.engine import InProcess
 
-    return EngineBackend(InProcess(Places(directory), device=settings.device))
+    return EngineBackend(InProcess(Places(directory), device=settings.device, precision=precision))

@@ -23,6 +23,7 @@ from ..channel import request_bytes
 from ..errors import InvalidInput, NotFound
 from ..exposition import HOST
 from ..imaging import MAX_BYTES, MAX_PIXELS
+from ..precisions import Precision
 from ..security import Endpoint
 from ..specs import MAX_COUNT, MAX_STEPS
 from .authentication import CONCURRENT
@@ -75,6 +76,10 @@ class Settings(BaseSettings):
     models: Path | None = Field(None, description="folder of the classifiers (default: model_store)")
     default_model: str = Field("", description="of requests without one (default: the robust one of most classes)")
     device: str | None = Field(None, description="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    precision: Precision | None = Field(
+        None,
+        description="of the computation (default: auto, the fastest here)",
+    )
     workers: List = Field((), description="addresses of worker agents, HOST:PORT; every address of a name is a worker")
     worker_tls: bool = Field(False, description="encrypt to workers, with the system's authorities")
     worker_tls_ca: Path | None = Field(
@@ -221,7 +226,7 @@ def load(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Co
     except ValidationError as error:
         raise _refusal(error, origins) from None
     settings.check()
-    for name in ("models", "device"):
+    for name in ("models", "device", "precision"):
         elsewhere = name in origins and origins[name] != PREFIX + name.upper()  # the variables are other commands', too
         if settings.computes == "remote" and elsewhere:
             raise InvalidInput(name, "is the workers' own where they are remote; leave it out.")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..calibration import calibrate_where_possible
 from ..engine import weights
 from ..errors import InvalidInput
 from ..files import new_folder
@@ -116,4 +117,5 @@ def _write(out: Path, card: Card, found: Layout, weights_format: str) -> ModelFo
     with new_folder(out) as folder:
         weights.write(folder / WEIGHTS, found.state, weights_format)
         weights.load_network(write_card(folder, card))
+        calibrate_where_possible(folder)
     return ModelFolder.open(out)

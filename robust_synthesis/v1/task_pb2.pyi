@@ -808,7 +808,7 @@ class Computation(_message.Message):
     device: _builtins.str
     """"cpu", "cuda:0" and so on, as the worker that computed calls it."""
     precision: _builtins.str
-    """"fp32" or "bf16"."""
+    """"fp32", "bf16" or "int8"."""
     def __init__(
         self,
         *,

@@ -169,7 +169,7 @@ class Model(_message.Message):
     device: _builtins.str
     """"cpu", "cuda:0" and so on."""
     precision: _builtins.str
-    """"fp32" or "bf16"."""
+    """"fp32", "bf16" or "int8"."""
     protocol: _builtins.int
     """Version of the bundle format that this classifier's archive reads and writes."""
     @_builtins.property

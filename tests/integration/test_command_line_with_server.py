@@ -261,6 +261,7 @@ def test_options_of_a_server_are_checked(work: Path, capsys: pytest.CaptureFixtu
         capsys.readouterr()
         for arguments, message in (
             ((*server, "--device", "cpu"), "device: is the server's to choose; leave it out."),
+            ((*server, "--precision", "fp32"), "precision: is the server's to choose; leave it out."),
             ((*server, "--timeout", "0"), "timeout: is 0; give a number of seconds above 0."),
             (("--timeout", "9"), "timeout: is for a server; give --server, too."),
             (("--server", "nowhere:port"), "server: 'nowhere:port' is no address; give HOST:PORT."),

@@ -101,6 +101,8 @@ def test_flags_count_before_the_environment_and_that_before_the_file(
         ({"backend": "remote"}, "workers", "give the addresses of worker agents"),
         ({"worker_tls": True}, "worker_tls", "the backend is embedded; leave it out"),
         ({"workers": "a:1", "device": "cpu"}, "device", "is the workers' own"),
+        ({"workers": "a:1", "precision": "fp32"}, "precision", "is the workers' own"),
+        ({"precision": "fp16"}, "precision", "bf16"),
         ({"listen": "0.0.0.0:1"}, "listen", "open to the network; give --tls-cert"),
         ({"tls_cert": "c"}, "tls_cert", "needs --tls-key"),
         ({"listen": ":1"}, "listen", "give HOST:PORT"),

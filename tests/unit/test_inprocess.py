@@ -7,9 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from robust_synthesis.archive import build
 from robust_synthesis.bundle import Bundle, JobPart
+from robust_synthesis.calibration import calibrate
+from robust_synthesis.engine.precision import multiplies_int8
 from robust_synthesis.gateway.backends.base import WorkerLost, WorkerUnavailable
 from robust_synthesis.model_folder import UNITS, UNITS_SHEET
 from robust_synthesis.requests import Request
@@ -51,6 +54,28 @@ def test_a_folder_and_an_archive_of_it_run_bundles(tmp_path: Path, archived: boo
             await engine.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(not multiplies_int8(torch.device("cpu")), reason="this CPU does not multiply bytes")
+def test_a_calibrated_classifier_runs_bundles_in_int8_and_says_so(tmp_path: Path) -> None:
+    folder = calibrate(tiny_model_folder(tmp_path / "tiny").path)
+    losses = {}
+
+    async def main(precision: str) -> None:
+        engine = InProcess(Places(paths=[folder.path]), device="cpu", precision=precision)
+        await engine.start()
+        try:
+            assert engine.models()[0].precision == precision
+            reply = decode_reply(await engine.run(_bundle(), model="tiny", version=folder.version, timeout=60))
+            assert reply.precision == precision
+            losses[precision] = reply.jobs[0].loss
+        finally:
+            await engine.close()
+
+    for precision in ("int8", "fp32"):
+        asyncio.run(main(precision))
+    assert losses["int8"] != losses["fp32"]
+    assert losses["int8"] == pytest.approx(losses["fp32"], rel=0.2, abs=0.05)
 
 
 def test_a_bundle_that_hangs_is_lost_and_the_engine_is_down_until_it_ends(

@@ -25,10 +25,10 @@ def test_a_device_that_cannot_compute_is_refused_by_name(device: object) -> None
 
 def test_auto_is_bf16_where_it_is_fast_and_fp32_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for fast, chosen in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(precision, "_multiplies_bf16", lambda _device, fast=fast: fast)
+        monkeypatch.setattr(precision, "multiplies_bf16", lambda _device, fast=fast: fast)
         assert choose_precision(CPU, "auto") == tiny_classifier(precision="auto").precision == chosen
         assert [choose_precision(CPU, name) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
-    with pytest.raises(InvalidInput, match=r"^precision: is 'fp16'; give auto, fp32 or bf16"):
+    with pytest.raises(InvalidInput, match=r"^precision: is 'fp16'; give auto, fp32, bf16 or int8"):
         tiny_classifier(precision="fp16")
 
 

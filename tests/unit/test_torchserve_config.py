@@ -87,6 +87,12 @@ def test_threads_that_wait_leave_their_core_to_others_unless_the_operator_says_o
     assert config.environment(Path("/run"), Path("/java"), Settings())["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
+def test_workers_are_told_what_to_compute_in() -> None:
+    for chosen in ("auto", "bf16"):
+        found = config.environment(Path("/run"), Path("/java"), Settings(precision=chosen))
+        assert found["ROBUST_SYNTHESIS_PRECISION"] == chosen
+
+
 def test_free_ports_are_five_that_nobody_has() -> None:
     ports = Ports.free()
     values = {ports.inference, ports.management, ports.metrics, ports.grpc_inference, ports.grpc_management}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ... import precisions
 from ...bundle import MAX_BYTES
 from ...cores import share_cores
 from ...errors import InvalidInput
@@ -57,6 +58,7 @@ class Settings:
     max_bundle_bytes: int = MAX_BYTES
     device: str | None = None
     """cpu, cuda, or cuda:N; None leaves it to the worker."""
+    precision: str = "auto"
     jvm_flags: tuple[str, ...] = JVM_FLAGS
     startup_seconds: float = 120
     """For the JVM, and again for each classifier."""
@@ -191,6 +193,7 @@ def environment(folder: Path, java: Path, settings: Settings) -> Mapping[str, st
             own["CUDA_VISIBLE_DEVICES"] = ""
         elif number:
             own["CUDA_VISIBLE_DEVICES"] = number
+    own[precisions.VARIABLE] = settings.precision
     return own | dict(settings.environment)
 
 
