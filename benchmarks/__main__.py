@@ -10,6 +10,7 @@ import argparse
 import datetime
 import importlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -51,30 +52,34 @@ def main() -> int:
     if unknown := set(options.sections) - {*SECTIONS, *SLOW}:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join((*SECTIONS, *SLOW))}")
     folder, results = ModelFolder.open(options.model), Results(options.results)
-    worse = False
-    for name in options.sections or (*SECTIONS, *(SLOW if options.full else ())):
-        module = importlib.import_module(f".{name}", __package__)
-        print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
-        begun = time.perf_counter()
-        measured: Measured = module.run(folder, quick=not options.full)
-        section = Section(
-            measured.figures,
-            measured.charts,
-            name=name,
-            title=module.TITLE,
-            quick=not options.full,
-            hardware=provenance.hardware(choose_device()),
-            versions=provenance.versions(),
-            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            seconds=time.perf_counter() - begun,
-            notes=(*_paragraphs(module.__doc__ or ""), f"Classifier: {folder.card.name}."),
-        )
-        path = results.write(section, replace=options.replace)
-        print(section.markdown(), flush=True)
-        if path.name.endswith(".worse.json"):
-            worse = True
-            print(f"Some figures are worse than those that are kept; they are in {path} (--replace keeps them).")
-    return 1 if worse else 0
+    names = options.sections or (*SECTIONS, *(SLOW if options.full else ()))
+    if len(names) > 1:  # each in a process of its own, so that none has the threads and the memory of another
+        flags = [argument for argument in sys.argv[1:] if argument not in options.sections]
+        command = [sys.executable, "-m", "benchmarks", *flags]
+        return max(subprocess.run([*command, name], check=False).returncode for name in names)
+    (name,) = names
+    module = importlib.import_module(f".{name}", __package__)
+    print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
+    begun = time.perf_counter()
+    measured: Measured = module.run(folder, quick=not options.full)
+    section = Section(
+        measured.figures,
+        measured.charts,
+        name=name,
+        title=module.TITLE,
+        quick=not options.full,
+        hardware=provenance.hardware(choose_device()),
+        versions=provenance.versions(),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - begun,
+        notes=(*_paragraphs(module.__doc__ or ""), f"Classifier: {folder.card.name}."),
+    )
+    path = results.write(section, replace=options.replace)
+    print(section.markdown(), flush=True)
+    if path.name.endswith(".worse.json"):
+        print(f"Some figures are worse than those that are kept; they are in {path} (--replace keeps them).")
+        return 1
+    return 0
 
 
 def _paragraphs(text: str) -> Iterator[str]:
