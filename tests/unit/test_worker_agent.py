@@ -246,8 +246,7 @@ def test_a_worker_that_still_loads_classifiers_says_of_none_so_that_no_request_i
                 assert not (await stub.Describe(worker_pb2.DescribeRequest(), timeout=10)).models
             assert here.backend.workers()[0].models() == ()
             engine.loaded.set()
-            await here.up()
-            assert [model.name for model in here.worker.models()] == ["fake"]
+            await here.until(lambda: [model.name for model in here.worker.models()] == ["fake"])
 
     asyncio.run(main())
 
