@@ -23,7 +23,7 @@ from .cluster import Cluster, Compute, shipped, simulated
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("possible")]
 JOBS, KINDS, CALLERS = 200, 40, 40
-STEPS = 40
+STEPS = 80
 EXACT = 2
 """Every second job."""
 SECONDS = 600
