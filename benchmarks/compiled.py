@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_synthesis.engine.chunk import Differentiable, advance
 from robust_synthesis.engine.classifier import Classifier
-from robust_synthesis.engine.precision import multiplies_bf16
+from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
@@ -42,7 +42,7 @@ class Compiled:
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Speed and warm-up by batch size."""
     classifier = Classifier.load(folder.path)
-    classifier = classifier.in_precision("bf16" if multiplies_bf16(classifier.device) else "fp32")
+    classifier = classifier.in_precision(choose_precision(classifier.device, "auto"))  # int8 is none of torch.compile's
     figures = []
     for batch in (1, 16) if quick else (1, 8, 16, 32):
         x = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from robust_synthesis.engine import weights
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
-from robust_synthesis.engine.precision import multiplies_bf16
+from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.model_folder import ModelFolder
 
@@ -37,8 +37,7 @@ TARGETS = {1: 2.5, 8: 3.5, 32: 3.5}
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """The engine's figures, in the precision that users get. Raises ImportError without the package `robustness`."""
     classifier = Classifier.load(folder.path, precision="auto")
-    floats = ("fp32", "bf16") if multiplies_bf16(classifier.device) else ("fp32",)
-    slower = {name: classifier.in_precision(name) for name in floats if name != classifier.precision}
+    slower = {"fp32", choose_precision(classifier.device, "auto")} - {classifier.precision}
     batches, sides = ((1, 8, 32), (32, 64)) if quick else ((1, 8, 32), (32, 64, 128))
     figures = []
     lines: dict[str, list[tuple[float, float]]] = {f"{side} px": [] for side in sides}
@@ -53,8 +52,8 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
                 "theirs": partial(theirs, model, x, targets, steps),
             }
             if side == 64 or not quick:
-                for name, other in slower.items():
-                    subjects[f"ours in {name}"] = partial(ours, other, x, targets, steps)
+                for name in sorted(slower):
+                    subjects[f"ours in {name}"] = partial(ours, classifier.in_precision(name), x, targets, steps)
             if side == 64:
                 subjects["theirs, custom loss"] = partial(theirs, model, x, targets, steps, custom_loss=_cross_entropy)
             seconds = take_turns(subjects, rounds=7 if quick else 15)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from robust_synthesis.engine.classifier import Classifier
-from robust_synthesis.engine.precision import multiplies_bf16
+from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.model_folder import ModelFolder
 
 from . import engine
@@ -37,7 +37,7 @@ PACKED = (
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Fractions of both limits, at batch 1 and 32."""
     fastest = Classifier.load(folder.path, precision="auto")
-    in_floats = "bf16" if multiplies_bf16(fastest.device) else "fp32"
+    in_floats = choose_precision(fastest.device, "auto")
     figures = []
     for classifier in {each.precision: each for each in (fastest.in_precision(in_floats), fastest)}.values():
         for batch in (1, 32) if quick else (1, 8, 32):

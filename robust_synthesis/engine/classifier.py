@@ -15,7 +15,7 @@ from ..units import Units
 from . import networks, weights
 from .int8 import Int8ResNet, supports
 from .packed import packed
-from .precision import choose_device, choose_precision, compute_exactly, multiplies_bf16
+from .precision import choose_device, choose_precision, compute_exactly
 from .ranges import Ranges
 from .seeds import Seeds
 
@@ -55,7 +55,7 @@ class Classifier:
         self._rounded: networks.Network
         if self.precision == "int8":
             assert ranges is not None
-            wide = torch.bfloat16 if multiplies_bf16(self.device) else torch.float32
+            wide = torch.bfloat16 if choose_precision(self.device, "auto") == "bf16" else torch.float32
             pixels = self.normalise(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
             try:
                 self._rounded = Int8ResNet(cast(networks.ResNet, self.network), ranges, pixels, wide)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_synthesis.calibration import calibrate, calibrate_where_possible
-from robust_synthesis.engine import classifier as classifiers
 from robust_synthesis.engine import precision
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
@@ -66,7 +65,7 @@ def test_logits_and_gradients_are_close_to_those_of_fp32(
 ) -> None:
     if bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this CPU has no bf16")
-    monkeypatch.setattr(classifiers, "multiplies_bf16", lambda _device: bf16)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda _device: bf16)
     exact = calibrated(architecture)
     x = pictures(4, 24, seed=3)[0][::9]
     (logits, gradient), (near, direction) = answers(exact, x), answers(exact.in_precision("int8"), x)
@@ -105,7 +104,7 @@ def test_latent_units_pull_in_the_direction_of_fp32(deep: Classifier) -> None:
 def test_a_picture_is_the_same_to_the_bit_whatever_else_is_in_its_batch(
     bf16: bool, deep: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifiers, "multiplies_bf16", lambda _device: bf16)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda _device: bf16)
     int8 = deep.in_precision("int8")
     x = pictures(4, 16, seed=5)[0]
     one, other = answers(int8, x[:6]), answers(int8, torch.cat([x[:3], x[20:23]]))
