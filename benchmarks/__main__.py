@@ -54,9 +54,9 @@ def main() -> int:
     folder, results = ModelFolder.open(options.model), Results(options.results)
     names = options.sections or (*SECTIONS, *(SLOW if options.full else ()))
     if len(names) > 1:  # each in a process of its own, so that none has the threads and the memory of another
-        flags = [argument for argument in sys.argv[1:] if argument not in options.sections]
-        command = [sys.executable, "-m", "benchmarks", *flags]
-        return max(subprocess.run([*command, name], check=False).returncode for name in names)
+        command = [sys.executable, "-m", "benchmarks", "--model", str(options.model), "--results", str(options.results)]
+        command += [f"--{flag}" for flag in ("full", "replace") if getattr(options, flag)]
+        return int(any([subprocess.run([*command, name], check=False).returncode for name in names]))
     (name,) = names
     module = importlib.import_module(f".{name}", __package__)
     print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
