@@ -56,7 +56,8 @@ def main() -> int:
     if len(names) > 1:  # each in a process of its own, so that none has the threads and the memory of another
         command = [sys.executable, "-m", "benchmarks", "--model", str(options.model), "--results", str(options.results)]
         command += [f"--{flag}" for flag in ("full", "replace") if getattr(options, flag)]
-        return int(any([subprocess.run([*command, name], check=False).returncode for name in names]))
+        codes = [subprocess.run([*command, name], check=False).returncode for name in names]
+        return int(any(codes))
     (name,) = names
     module = importlib.import_module(f".{name}", __package__)
     print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
