@@ -101,6 +101,8 @@ def run(options: argparse.Namespace) -> None:
         port = getattr(options, name)
         if not 0 <= port <= 65535:
             raise InvalidInput(name, f"is {port}; give 1 to 65535, or 0 for none.")
+    if options.precision not in PRECISIONS:  # argparse looks at flags only, and it may be the variable's
+        raise InvalidInput("precision", f"is {options.precision!r}; give {', '.join(PRECISIONS)}, or unset {VARIABLE}.")
     reached = Options(
         listen=options.listen,
         metrics_port=options.metrics_port or None,

@@ -476,7 +476,7 @@ def refused(folder: Path, *options: object, limits: Callable[[], None] | None = 
     return done.stderr.splitlines()[-1].removeprefix("robust-synthesis worker: ")
 
 
-def test_what_prevents_a_start_is_one_sentence(models: Path, tmp_path: Path) -> None:
+def test_what_prevents_a_start_is_one_sentence(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is not a folder" in refused(tmp_path, "--models", tmp_path / "none")
     assert refused(tmp_path, "--model", "dog").startswith("model: there is no model 'dog'")
     (tmp_path / "x.mar").write_bytes(b"PK")
@@ -492,6 +492,9 @@ def test_what_prevents_a_start_is_one_sentence(models: Path, tmp_path: Path) -> 
         with tempfile.TemporaryDirectory(prefix="rs-") as folder:
             assert "there is no cuda for TorchServe" in refused(Path(folder), "--models", models, "--device", "cuda")
     assert "--insecure" in refused(tmp_path, "--models", models, "--listen", "0.0.0.0:0")
+    monkeypatch.setenv("ROBUST_SYNTHESIS_PRECISION", "fp16")
+    said = refused(tmp_path, "--models", models)
+    assert said == "precision: is 'fp16'; give auto, fp32, bf16, int8, or unset ROBUST_SYNTHESIS_PRECISION."
 
 
 def test_a_classifier_that_torchserve_cannot_load_is_one_sentence(tmp_path: Path) -> None:
