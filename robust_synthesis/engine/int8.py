@@ -19,7 +19,15 @@ from torch.nn import functional as F
 
 from .networks import BasicBlock, Network, ResNet
 from .packed import PackedConv2d
-from .quantised import SIGNED_MAX, UNSIGNED_MAX, ZERO_POINT, Quantisation, QuantisedConv2d, QuantisedGradient, padded
+from .quantised import (
+    SIGNED_MAX,
+    UNSIGNED_MAX,
+    ZERO_POINT,
+    Quantisation,
+    QuantisedConv2d,
+    QuantisedGradient,
+    zero_padded,
+)
 from .ranges import Ranges
 
 Masks = tuple[Tensor, Tensor]
@@ -172,7 +180,7 @@ class Int8ResNet(Network):
 
     def forward_pass(self, x: Tensor) -> tuple[Tensor, list[Masks]]:
         """Features, and the masks of every block."""
-        bytes_, inside = padded(x, self._pixels.zero_point)
+        bytes_, inside = zero_padded(x, self._pixels.zero_point)
         rounded = x.detach().div(self._pixels.scale).round_().add_(self._pixels.zero_point)
         inside.copy_(rounded.clamp_(0, UNSIGNED_MAX))
         y = self._stem(bytes_, self._behind_stem, relu=True)

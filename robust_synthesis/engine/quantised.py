@@ -78,7 +78,7 @@ class QuantisedConv2d:
         return cast(Tensor, run.binary(*given, other, self._bias, *self._geometry, *options))
 
 
-def padded(like: Tensor, zero_point: int) -> tuple[Tensor, Tensor]:
+def zero_padded(like: Tensor, zero_point: int) -> tuple[Tensor, Tensor]:
     """Bytes [B, C, H + 2, W + 2] that all mean 0, and the part of them inside the padding, [B, C, H, W] as `like`."""
     batch, channels, height, width = like.shape
     size = (batch, channels, height + 2, width + 2)
@@ -109,7 +109,7 @@ class QuantisedGradient:
 
     def padded(self) -> Tensor:
         """Bytes [B, C, H + 2, W + 2] around `ZERO_POINT`."""
-        whole, inside = padded(self.values, ZERO_POINT)
+        whole, inside = zero_padded(self.values, ZERO_POINT)
         torch.bitwise_xor(self.values.view(torch.uint8), ZERO_POINT, out=inside)
         return whole
 
