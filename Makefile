@@ -31,7 +31,7 @@ help:
 	@echo "make protos    the gRPC stubs, after a change of protos/"
 	@echo "make generated rules and dashboard, after a change of deploy/"
 	@echo "make evaluate  every number on the cards, and a page about each (hours on a CPU)"
-	@echo "make bench     the figures of the README against others in the same run; 15 minutes at most"
+	@echo "make bench     the figures of the README against others in the same run; about 15 minutes"
 	@echo "make clean     remove what was built"
 
 setup: $(VENV)/.demo
