@@ -45,10 +45,14 @@ class PackedConv2d(nn.Module):
         self.geometry = list(cast(tuple[int, int], conv.padding)), list(conv.stride), list(conv.dilation)
         self._forward = self._reordered(self.weight)
         same_size = all(2 * pad == size - 1 for pad, size in zip(self.geometry[0], self.weight.shape[2:], strict=True))
-        self._backward = None
-        if same_size and conv.stride == conv.dilation == (1, 1):
-            # The gradient is a convolution, too, with the mirrored weights.
+        self._mirrored = same_size and conv.stride == conv.dilation == (1, 1)
+        """Whether the gradient is a convolution, too, with mirrored weights; else it is a transposed one."""
+        if self._mirrored:
             self._backward = self._reordered(self.weight.flip(2, 3).transpose(0, 1).contiguous())
+        else:
+            padding, stride, dilation = self.geometry
+            reordered = torch.ops.mkldnn._reorder_convolution_transpose_weight
+            self._backward = reordered(self.weight, padding, [0, 0], stride, dilation, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() > MOST * x.shape[1] or torch.compiler.is_compiling():
@@ -61,14 +65,14 @@ class PackedConv2d(nn.Module):
 
     def gradient(self, y: Tensor, x: Tensor) -> Tensor:
         """Of the input `x`, from that of the output."""
-        if self._backward is not None:
+        if self._mirrored:
             return self._run(y, self._backward, None)
         padding, stride, dilation = self.geometry
-        mask = [True, False, False]
-        found = torch.ops.aten.convolution_backward(
-            y, x, self.weight, None, stride, padding, dilation, False, [0, 0], 1, mask
-        )
-        return cast(Tensor, found[0])
+        sizes = zip(x.shape[2:], y.shape[2:], self.weight.shape[2:], *self.geometry, strict=True)
+        # What a convolution does not see of its input at the far edge.
+        rest = [of - ((to - 1) * step - 2 * pad + gap * (size - 1) + 1) for of, to, size, pad, step, gap in sizes]
+        run = torch.ops.mkldnn._convolution_transpose_pointwise.default
+        return cast(Tensor, run(y, self._backward, None, padding, rest, stride, dilation, 1, "none", [], ""))
 
     def _reordered(self, weight: Tensor) -> Tensor:
         padding, stride, dilation = self.geometry
@@ -76,7 +80,7 @@ class PackedConv2d(nn.Module):
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding, stride, dilation = self.geometry
-        run = torch.ops.mkldnn._convolution_pointwise
+        run = torch.ops.mkldnn._convolution_pointwise.default
         return cast(Tensor, run(x, weight, bias, padding, stride, dilation, 1, "none", [], ""))
 
 

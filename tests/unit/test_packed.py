@@ -56,3 +56,16 @@ def test_a_packed_network_leaves_the_other_as_it_was_and_shares_its_parameters()
     assert {name: type(module) for name, module in network.named_modules()} == before
     assert same.fc.weight is network.fc.weight
     assert all(not parameter.requires_grad for parameter in same.parameters())
+
+
+@pytest.mark.parametrize("size", [8, 9, 14])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 2, 1, 1), (1, 2, 0, 1), (7, 2, 3, 1), (3, 3, 0, 2)])
+def test_the_gradient_of_a_strided_convolution_has_the_size_of_its_input(
+    kernel: int, stride: int, padding: int, dilation: int, size: int
+) -> None:
+    conv = torch.nn.Conv2d(4, 8, kernel, stride, padding, dilation).requires_grad_(False)
+    conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(2, 4, size, size + 1, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    y = conv(x)
+    (expected,) = torch.autograd.grad(y.square().sum(), x)
+    torch.testing.assert_close(PackedConv2d(conv).gradient(2 * y.detach(), x), expected, rtol=1e-5, atol=1e-6)
