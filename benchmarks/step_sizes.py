@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.chart import Chart, draw
 from robust_synthesis import specs
 from robust_synthesis.engine.ball import l2_norm, per_sample
-from robust_synthesis.engine.chunk import objective, step
+from robust_synthesis.engine.chunk import evaluate, step
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, quantise
 from robust_synthesis.evaluation.frechet import frechet_distance
@@ -83,13 +83,11 @@ def descend(
         x = torch.cat([job.state.x for job in part]).to(classifier.device)
         best, lowest, velocity = x, torch.full((len(part),), torch.inf, device=x.device), torch.zeros_like(x)
         for length in [*lengths, None]:
-            point = x.detach().requires_grad_(True)
-            loss, _ = objective(classifier, problem, point)
-            (gradient,) = torch.autograd.grad(loss.sum(), point)
-            better = loss.detach() < lowest
-            lowest, best = torch.where(better, loss.detach(), lowest), torch.where(per_sample(better), x, best)
-            if length is not None:
-                velocity = momentum * velocity + gradient / (per_sample(l2_norm(gradient)) + 1e-10)
+            found = evaluate(classifier, problem, x)
+            better = found.loss < lowest
+            lowest, best = torch.where(better, found.loss, lowest), torch.where(per_sample(better), x, best)
+            if length is not None and found.gradient is not None:
+                velocity = momentum * velocity + found.gradient / (per_sample(l2_norm(found.gradient)) + 1e-10)
                 x = step(dataclasses.replace(problem, step_size=length * problem.epsilon), x, velocity)
         yield quantise(best, 255).cpu(), lowest.cpu()
 

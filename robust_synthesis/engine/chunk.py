@@ -32,14 +32,44 @@ class Trace:
     probability: Tensor
 
 
-def objective(classifier: Differentiable, problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss [B] and target probability [B] at x [B, 3, H, W]."""
-    logits, latent = classifier.logits_and_latent(x, problem.fake_relu)
-    cross_entropy = F.cross_entropy(logits, problem.target, reduction="none")
-    activation = latent.gather(1, problem.unit[:, None]).squeeze(1)
-    outside = ((problem.center - x) * (1 - problem.mask)).square().mean(dim=(1, 2, 3))
-    loss = problem.ce_weight * cross_entropy + problem.latent_weight * activation + problem.penalty_weight * outside
-    return loss, (-cross_entropy.detach()).exp()
+@dataclass(frozen=True)
+class Evaluation:
+    """What is found at x: loss and target probability [B], and the loss's gradient [B, 3, H, W] if it was asked for."""
+
+    loss: Tensor
+    probability: Tensor
+    gradient: Tensor | None
+
+
+def evaluate(
+    classifier: Differentiable, problem: Problem, x: Tensor, *, gradient: bool = True, penalised: bool = True
+) -> Evaluation:
+    """The objective of `Problem` at x [B, 3, H, W]; without `penalised` as if every penalty weight were 0, but faster.
+
+    Autograd takes the network's part only. That of the rest is written out: of CE towards the logits softmax - one-hot, of the
+    penalty towards x 2 (x - x0) (1 - M)^2 / (3 H W).
+    """
+    point = x.detach().requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient):
+        logits, latent = classifier.logits_and_latent(point, problem.fake_relu)
+    with torch.no_grad():
+        target, unit = problem.target[:, None], problem.unit[:, None]
+        ce_weight, latent_weight = problem.ce_weight[:, None], problem.latent_weight[:, None]
+        log_probabilities = F.log_softmax(logits, 1)
+        log_probability = log_probabilities.gather(1, target)
+        loss = (latent_weight * latent.gather(1, unit) - ce_weight * log_probability).squeeze(1)
+        found = None
+        if gradient:
+            towards_logits = (ce_weight * log_probabilities.exp()).scatter_add_(1, target, -ce_weight)
+            towards_latent = torch.zeros_like(latent).scatter_(1, unit, latent_weight)
+            found = torch.autograd.grad((logits, latent), point, (towards_logits, towards_latent))[0]
+        if penalised:
+            free = 1 - problem.mask
+            outside = (x - problem.center) * free
+            loss = loss + problem.penalty_weight * outside.square().mean(dim=(1, 2, 3))
+            if found is not None:
+                found = found + per_sample(2 * problem.penalty_weight / x[0].numel()) * outside * free
+        return Evaluation(loss, log_probability.squeeze(1).exp(), found)
 
 
 def step(problem: Problem, x: Tensor, gradient: Tensor, levels: int | None = LEVELS) -> Tensor:
@@ -50,6 +80,7 @@ def step(problem: Problem, x: Tensor, gradient: Tensor, levels: int | None = LEV
     return x if levels is None else quantise(x, levels)
 
 
+@torch.no_grad()
 def advance(
     classifier: Differentiable, problem: Problem, state: State, k: int, *, levels: int | None = LEVELS
 ) -> tuple[State, Trace]:
@@ -59,22 +90,18 @@ def advance(
     """
     x, best_x = state.x, state.best_x
     best_loss, best_probability = state.best_loss, state.best_probability
+    penalised = bool((problem.penalty_weight != 0).any())
     losses, probabilities = [], []
     for i in range(k):
         steps = state.remaining - i > 1
-        with torch.set_grad_enabled(bool(steps.any())):
-            point = x.detach().requires_grad_(True)
-            loss, probability = objective(classifier, problem, point)
-            gradient = torch.autograd.grad(loss.sum(), point)[0] if loss.requires_grad else None
-        with torch.no_grad():
-            loss = loss.detach()
-            better = (state.remaining > i).to(loss.device) & (loss < best_loss)
-            best_loss = torch.where(better, loss, best_loss)
-            best_probability = torch.where(better, probability, best_probability)
-            best_x = torch.where(per_sample(better), x, best_x)
-            if gradient is not None:
-                x = torch.where(per_sample(steps.to(x.device)), step(problem, x, gradient, levels), x)
-        losses.append(loss)
-        probabilities.append(probability)
+        found = evaluate(classifier, problem, x, gradient=bool(steps.any()), penalised=penalised)
+        better = (state.remaining > i).to(x.device) & (found.loss < best_loss)
+        best_loss = torch.where(better, found.loss, best_loss)
+        best_probability = torch.where(better, found.probability, best_probability)
+        best_x = torch.where(per_sample(better), x, best_x)
+        if found.gradient is not None:
+            x = torch.where(per_sample(steps.to(x.device)), step(problem, x, found.gradient, levels), x)
+        losses.append(found.loss)
+        probabilities.append(found.probability)
     state = State(x, best_x, best_loss, best_probability, (state.remaining - k).clamp_min(0))
     return state, Trace(torch.stack(losses), torch.stack(probabilities))

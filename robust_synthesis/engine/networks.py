@@ -17,18 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _FlaggedReLU(torch.autograd.Function):
-    """ReLU whose backward pass is the identity for flagged samples ("fake ReLU", Santurkar et al. 2019)."""
+class _FlaggedPool(torch.autograd.Function):
+    """Pixels' mean of a ReLU whose backward pass is the identity for flagged samples ("fake ReLU", Santurkar et al. 2019)."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, flag: Tensor) -> Tensor:
-        ctx.save_for_backward((y > 0) | flag.view(-1, 1, 1, 1))
-        return F.relu(y)
+        active = F.relu(y)
+        passes = torch.maximum(active.sign(), flag.to(y.dtype).view(-1, 1, 1, 1))
+        ctx.save_for_backward(passes)
+        return active.mean(dim=(2, 3))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (passes,) = ctx.saved_tensors
-        return grads[0] * passes, None
+        pixels = passes.shape[2] * passes.shape[3]
+        return (grads[0] / pixels)[:, :, None, None] * passes, None
 
 
 Activation = Callable[[Tensor], Tensor]
@@ -52,8 +55,9 @@ class Network(nn.Module):
     def latent(self, x: Tensor, fake_relu: Tensor | None = None) -> Tensor:
         """Pooled latent [B, D]; where `fake_relu` [B] is true, dead units receive gradient too."""
         y = self.features(x)
-        y = F.relu(y) if fake_relu is None else _FlaggedReLU.apply(y, fake_relu)  # type: ignore[no-untyped-call]
-        return y.mean(dim=(2, 3))
+        if fake_relu is None:
+            return F.relu(y).mean(dim=(2, 3))
+        return cast(Tensor, _FlaggedPool.apply(y, fake_relu))  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, C]."""

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from robust_synthesis.engine.chunk import advance, objective
+from robust_synthesis.engine.chunk import advance, evaluate
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.engine.run import BUCKETS, Finished, Progress, bucket, pad, run
@@ -68,11 +68,11 @@ def test_at_an_equal_batch_size_a_gradient_has_the_same_bits_whatever_its_neighb
         place = (trial * 5) % size
         jobs = [*others[:place], mine, *others[place:]]
         problem = Problem.stack([job.problem for job in jobs])
-        x = torch.cat([job.state.x for job in jobs]).requires_grad_(True)
-        loss, _ = objective(classifier, problem, x)
-        gradient = torch.autograd.grad(loss.sum(), x)[0]
-        assert float(gradient[place].abs().max()) > 1e-5
-        found.append((loss.detach()[place], gradient[place]))
+        x = torch.cat([job.state.x for job in jobs])
+        evaluation = evaluate(classifier, problem, x)
+        assert evaluation.gradient is not None
+        assert float(evaluation.gradient[place].abs().max()) > 1e-5
+        found.append((evaluation.loss[place], evaluation.gradient[place]))
     for loss, gradient in found[1:]:
         assert torch.equal(loss, found[0][0])
         assert torch.equal(gradient, found[0][1])
@@ -89,6 +89,15 @@ def test_in_a_batch_of_every_task_each_ends_as_it_does_alone(classifier: Classif
     for name, value in vars(alone).items():
         assert torch.equal(value[0], getattr(together, name)[place]), name
     assert not torch.equal(alone.x[0], mine[1].x[0])
+
+
+def test_a_job_without_a_penalty_has_the_same_bits_beside_one_that_has_it(classifier: Classifier) -> None:
+    mine, plain, penalised = (job_of(spec, classifier) for spec in (EVERY_TASK[0], EVERY_TASK[7], EVERY_TASK[1]))
+    assert not mine.problem.penalty_weight.any()
+    assert penalised.problem.penalty_weight.all()
+    alone, beside = (finish(classifier, [(j.problem, j.state) for j in (mine, other)]) for other in (plain, penalised))
+    assert torch.equal(alone.x[0], beside.x[0])
+    assert torch.equal(alone.best_loss[0], beside.best_loss[0])
 
 
 def test_another_batch_size_changes_a_picture_only_within_the_stated_tolerance() -> None:
@@ -137,7 +146,7 @@ def test_jobs_beyond_the_batch_wait_and_come_back_in_order(classifier: Classifie
     in_twos = run(classifier, CPU, jobs, batch=2)
     for job, finished in zip(jobs, in_twos, strict=True):
         assert float(finished.trace.loss[0]) == pytest.approx(
-            float(objective(classifier, job[0], job[1].x)[0]), abs=1e-5
+            float(evaluate(classifier, job[0], job[1].x).loss), abs=1e-5
         )
         assert float(finished.trace.loss.min()) == float(finished.state.best_loss)
 

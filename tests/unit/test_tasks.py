@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_synthesis.engine.ball import L2, LINF
-from robust_synthesis.engine.chunk import objective
+from robust_synthesis.engine.chunk import evaluate
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import quantise
 from robust_synthesis.errors import InvalidInput, NotFound
@@ -56,7 +56,7 @@ def job_of(spec: Spec, classifier: Classifier, image: Tensor | None = IMAGE, mas
 
 
 def loss_at(job: Job, classifier: Classifier, x: Tensor) -> float:
-    return float(objective(classifier, job.problem, x[None])[0])
+    return float(evaluate(classifier, job.problem, x[None], gradient=False).loss)
 
 
 def cross_entropy(classifier: Classifier, x: Tensor, target: int) -> float:
