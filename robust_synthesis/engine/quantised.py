@@ -14,7 +14,7 @@ from torch import Tensor
 
 UNSIGNED_MAX = 255
 ZERO_POINT = 128
-"""The byte that stands for 0 where values have a sign."""
+"""The uint8 that stands for 0 where values have a sign."""
 SIGNED_MAX = 127
 _SMALLEST = 1e-6
 
@@ -25,6 +25,7 @@ class Quantisation:
 
     scale: float
     zero_point: int = 0
+    dtype: torch.dtype = torch.uint8
 
     @classmethod
     def unsigned(cls, largest: float) -> Quantisation:
@@ -32,7 +33,11 @@ class Quantisation:
 
     @classmethod
     def signed(cls, largest: float) -> Quantisation:
-        return cls(max(largest, _SMALLEST) / SIGNED_MAX, ZERO_POINT)
+        return cls(max(largest, _SMALLEST) / SIGNED_MAX, dtype=torch.int8)
+
+    def shifted(self) -> Quantisation:
+        """The same in uint8 around `ZERO_POINT`: oneDNN's convolutions write int8, but do not read it."""
+        return Quantisation(self.scale, ZERO_POINT)
 
 
 class QuantisedConv2d:
@@ -67,12 +72,14 @@ class QuantisedConv2d:
         if isinstance(to, torch.dtype):
             scale, zero_point, dtype = 1.0, 0, to
         else:
-            scale, zero_point, dtype = to.scale, to.zero_point, torch.uint8
+            scale, zero_point, dtype = to.scale, to.zero_point, to.dtype
         given = x, self._scale, 0, self._weight, self._weight_scales, self._weight_zero_points
         after = "relu" if relu else "none"
         run = torch.ops.onednn.qconv2d_pointwise
         if plus is None:
-            return cast(Tensor, run(*given, self._bias, *self._geometry, scale, zero_point, dtype, after, [], ""))
+            return cast(
+                Tensor, run.default(*given, self._bias, *self._geometry, scale, zero_point, dtype, after, [], "")
+            )
         other, of = plus
         options: tuple[Any, ...] = scale, zero_point, dtype, of.scale, of.zero_point, "sum", 1.0, after, [], ""
         return cast(Tensor, run.binary(*given, other, self._bias, *self._geometry, *options))
@@ -88,7 +95,7 @@ def zero_padded(like: Tensor, zero_point: int) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class QuantisedGradient:
-    """A gradient [B, C, H, W] in int8, times `scale`; that of every image is multiplied by its own `factor` [B, 1, 1, 1]."""
+    """A gradient [B, C, H, W] in int8, in steps of `scale`; every image's is multiplied by its own `factor` [B, 1, 1, 1]."""
 
     values: Tensor
     scale: float
@@ -98,25 +105,20 @@ class QuantisedGradient:
     def of(cls, values: Tensor, factor: Tensor) -> QuantisedGradient:
         """Of floats that have been multiplied by `factor` already: every image's largest becomes that of int8."""
         flat = values.permute(0, 2, 3, 1).reshape(len(values), -1)
-        largest = flat.abs().amax(1).float().clamp_min_(1e-30).view(-1, 1, 1, 1)
-        by = ((SIGNED_MAX - 1) / largest).to(values.dtype)  # -1, since rounding `by` up must not lead beyond int8
-        return cls((values * by).round_().to(torch.int8), 1.0, factor * by.float())
+        largest = flat.abs().amax(1).clamp_min_(1e-30).view(-1, 1, 1, 1)
+        by = (SIGNED_MAX - 1) / largest  # -1, since rounding `by` up must not lead beyond int8
+        return cls((values * by).round_().to(torch.int8), 1.0, factor * by)
 
-    def floats(self, dtype: torch.dtype) -> Tensor:
-        """[B, C, H, W], still multiplied by `factor`."""
-        values = self.values.to(dtype)
-        return values if self.scale == 1 else values.mul_(self.scale)
+    def masked(self, values: Tensor, mask: Tensor, scale: float) -> QuantisedGradient:
+        """What a convolution made of it, times a mask of 0 and 1 in int8; in place."""
+        return QuantisedGradient(values.mul_(mask), scale, self.factor)
 
     def padded(self) -> Tensor:
-        """Bytes [B, C, H + 2, W + 2] around `ZERO_POINT`."""
+        """`shifted` bytes [B, C, H + 2, W + 2]."""
         whole, inside = zero_padded(self.values, ZERO_POINT)
         torch.bitwise_xor(self.values.view(torch.uint8), ZERO_POINT, out=inside)
         return whole
 
-    def bytes_(self) -> Tensor:
-        """Bytes [B, C, H, W] around `ZERO_POINT`, in the memory of `values`, which lose their meaning."""
+    def shifted_(self) -> Tensor:
+        """`shifted` bytes [B, C, H, W], in the memory of `values`, which lose their meaning."""
         return self.values.view(torch.uint8).bitwise_xor_(ZERO_POINT)
-
-    def masked(self, bytes_: Tensor, mask: Tensor, scale: float) -> QuantisedGradient:
-        """What a convolution made of it, as bytes around `ZERO_POINT`, times a mask of bytes 0 and 1; in place."""
-        return QuantisedGradient(bytes_.bitwise_xor_(ZERO_POINT).mul_(mask).view(torch.int8), scale, self.factor)

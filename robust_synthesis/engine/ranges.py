@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .chunk import advance, objective
+from .chunk import advance, evaluate
 from .networks import ResNet
 from .problem import Problem, State
 
@@ -23,8 +23,8 @@ TOGETHER = 6
 """In one graph."""
 STEPS = (0, 5, 15)
 """Between the points at which the values are looked at."""
-SHARE = 0.9999
-"""Of the activations that lie within their range. The others would make the steps between bytes coarse for all."""
+SHARES = {"activations": 0.9999, "gradients": 0.999}
+"""Of the values that lie within their range. The others would make the steps between bytes coarse for all."""
 _SAMPLES = 2**20
 
 
@@ -33,10 +33,11 @@ class Ranges:
     """Of a folded ResNet; keys are names of its modules."""
 
     activations: Mapping[str, float] = field(default_factory=dict)
-    """Largest value behind the module, after the ReLU that follows it; of a shortcut, which none follows, the magnitude."""
+    """Largest value behind the module (but for `SHARES`), after the ReLU that follows it; of a shortcut, which none follows, the
+    magnitude."""
     gradients: Mapping[str, float] = field(default_factory=dict)
-    """Largest gradient towards the module's result, as a multiple of the largest that enters its stage from above; of the
-    modules between the blocks of a stage and within them, in the first stage and the first blocks none."""
+    """Largest gradient (but for `SHARES`) towards the module's result, in multiples of the largest of all that enters its stage
+    from above; of the modules within the blocks and between them, and of the stem, which counts as part of the first stage."""
 
     @classmethod
     def of_card(cls, found: Mapping[str, Any]) -> Ranges | None:
@@ -59,8 +60,7 @@ def measure(classifier: Classifier, *, seed: int = 0) -> Ranges:
             if steps:
                 state, _ = advance(exact, problem, state, steps)
             with _recording(network, found):
-                x = state.x.detach().requires_grad_(True)
-                torch.autograd.grad(objective(exact, problem, x)[0].sum(), x)
+                evaluate(exact, problem, state.x)
     return Ranges(**{kind: {k: float(f"{v:.5g}") for k, v in values.items()} for kind, values in found.items()})
 
 
@@ -100,19 +100,17 @@ def _jobs(classifier: Classifier, seed: int) -> tuple[Problem, State]:
 @contextmanager
 def _recording(network: ResNet, found: dict[str, dict[str, float]]) -> Iterator[None]:
     """While it lasts, one evaluation and its gradient widen the ranges."""
-    largest: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
 
     def widen(kind: str, name: str, value: Tensor) -> None:
         found[kind][name] = max(found[kind].get(name, 0.0), float(value))
 
     def activation(name: str, value: Tensor) -> None:
-        values = value.detach().flatten()
-        values = values[:: max(1, len(values) // _SAMPLES) | 1].float()  # an even stride would see some columns only
-        values = values.abs() if name.endswith("downsample") else values.clamp_min(0)
-        widen("activations", name, torch.quantile(values, SHARE))
+        value = value.detach().abs() if name.endswith("downsample") else value.detach().clamp_min(0)
+        widen("activations", name, _largest("activations", value.flatten()))
 
     def gradient(name: str, value: Tensor) -> None:
-        largest[name] = value.abs().flatten(1).amax(1)
+        gradients[name] = value.abs().flatten(1)
 
     def watch(name: str, module: nn.Module) -> Any:
         def look(_module: nn.Module, _inputs: Any, result: Tensor) -> None:
@@ -133,9 +131,15 @@ def _recording(network: ResNet, found: dict[str, dict[str, float]]) -> Iterator[
     finally:
         for handle in handles:
             handle.remove()
-    for stage in network.stages[1:]:
-        depth = len(cast(nn.Sequential, network.get_submodule(stage)))
-        above = largest[f"{stage}.{depth - 1}"].clamp_min(1e-30)
-        for i in range(1, depth):
-            for name in (f"{stage}.{i - 1}", f"{stage}.{i}.conv1"):
-                widen("gradients", name, (largest[name] / above).max())
+    for stage in network.stages:
+        *within, last = [name for name in names if name.startswith(f"{stage}.") and not name.endswith("downsample")]
+        stem = ["conv1"] if stage == network.stages[0] else []
+        for name in stem + within:
+            above = gradients[last].amax(1).clamp_min(1e-30)
+            widen("gradients", name, (_largest("gradients", gradients[name]) / above).max())
+
+
+def _largest(kind: str, values: Tensor) -> Tensor:
+    """[..., N] -> [...]."""
+    stride = max(1, values.shape[-1] // _SAMPLES) | 1  # an even one would see some columns only
+    return torch.quantile(values[..., ::stride].float(), SHARES[kind], dim=-1)

@@ -228,7 +228,7 @@ def test_calibrating_changes_nothing_but_the_ranges_of_the_card_and_finds_them_a
         ({"activations": {"conv1": "1"}, "gradients": {}}, "ranges: conv1 of activations must be a number"),
         (
             {"activations": {"conv1": 1.0}, "gradients": {}},
-            "ranges lack 'layer1.0.conv1'; run `robust-synthesis calibrate tiny`",
+            "ranges lack 'conv1'; run `robust-synthesis calibrate tiny`",
         ),
     ],
 )
