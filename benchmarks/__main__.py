@@ -19,6 +19,7 @@ from pathlib import Path
 from robust_synthesis.cores import share_cores
 from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
+from robust_synthesis.memory import keep_memory
 from robust_synthesis.model_folder import ModelFolder
 
 from .figures import Measured, Results, Section
@@ -42,6 +43,7 @@ SLOW = ("compiled",)
 
 
 def main() -> int:
+    keep_memory()  # as services and commands do
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"default: {', '.join(SECTIONS)}")
     parser.add_argument("--full", action="store_true", help="the whole grid instead of the headline figures")

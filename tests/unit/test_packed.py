@@ -59,7 +59,9 @@ def test_a_packed_network_leaves_the_other_as_it_was_and_shares_its_parameters()
 
 
 @pytest.mark.parametrize("size", [8, 9, 14])
-@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 2, 1, 1), (1, 2, 0, 1), (7, 2, 3, 1), (3, 3, 0, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"), [(3, 2, 1, 1), (1, 2, 0, 1), (7, 2, 3, 1), (3, 3, 0, 2)]
+)
 def test_the_gradient_of_a_strided_convolution_has_the_size_of_its_input(
     kernel: int, stride: int, padding: int, dilation: int, size: int
 ) -> None:
