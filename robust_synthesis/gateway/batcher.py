@@ -109,13 +109,16 @@ class Batcher:
         self._fairness.settle(self._waiting(offers))
         return plans
 
-    def answered(self, plan: Plan, batches: Sequence[tuple[int, int, float]]) -> None:
+    def answered(self, plan: Plan, batches: Sequence[tuple[int, int, float]], now: float) -> None:
         """A reply has come, with the (bucket, steps, seconds) that it measured. Its jobs are the caller's to go on with."""
         model = plan.info.name, plan.info.version
         standing = self.unsent(plan)
         standing.answered(model)
         standing.used |= {(*model, plan.size, size) for size, _, _ in batches}
         self.times.learn(plan.worker.name, plan.info.name, plan.size, batches)
+        if batches and not plan.queued:
+            overhead = max(0.0, now - plan.at - sum(seconds for _, _, seconds in batches))
+            self.times.learn_overhead(plan.worker.name, plan.info.name, plan.size, len(plan.jobs), overhead)
 
     def ended(self, plan: Plan, now: float) -> None:
         """Jobs of the bundle ended with it."""
@@ -219,7 +222,8 @@ class Batcher:
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
         timeout = self.policy.timeout(before + expected, first_use=self._is_first_use(group, jobs))
-        return Plan(offer.worker, group.info, group.size, jobs, steps, charges, now, expected, timeout)
+        queued = bool(standing.outstanding)
+        return Plan(offer.worker, group.info, group.size, jobs, steps, charges, now, expected, timeout, queued)
 
     def _next_group(self, offer: Offer, offers: Sequence[Offer]) -> Group | None:
         """The worker's group with the job whose turn it is."""

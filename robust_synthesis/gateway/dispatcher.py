@@ -212,7 +212,7 @@ class Dispatcher:
             self._wake.set()
 
     def _take_reply(self, plan: Plan, sent: Sent, reply: Reply) -> None:
-        self._batcher.answered(plan, reply.batches)
+        self._batcher.answered(plan, reply.batches, self.clock())
         for ticket in tickets(sent):
             ticket.timings.compute += reply.seconds
             ticket.computed(reply.device, reply.precision)

@@ -37,6 +37,8 @@ class Plan:
     expected: float
     """Seconds that it should compute."""
     timeout: float
+    queued: bool = False
+    """Behind another bundle of its worker."""
 
     @property
     def suspect(self) -> bool:
@@ -120,7 +122,7 @@ class Group:
         """
         interactive = any(job.interactive for job in jobs)
         cost = self.cost(jobs)
-        k = self.steps_within(cost, interactive=interactive)
+        k = self.steps_within(cost, interactive=interactive, jobs=len(jobs))
         if self.total > 1 and cost is not None:
             longest = max(job.all_evaluations(self.info.card) for job in jobs)
             part = math.ceil(longest / self.policy.shared_parts)
@@ -133,9 +135,10 @@ class Group:
             return left if left <= stride + 1 else stride
         return left if left - k < k / 4 else k
 
-    def steps_within(self, cost: float | None, *, interactive: bool = False) -> int:
+    def steps_within(self, cost: float | None, *, interactive: bool = False, jobs: int = 1) -> int:
         """How many steps of `cost` seconds fit the chunk target; one where the cost is not known."""
-        target = self.policy.interactive_chunk if interactive else self.policy.chunk_target(self.size)
+        overhead = self.times.overhead(self.worker.name, self.info.name, self.size, jobs)
+        target = self.policy.interactive_chunk if interactive else self.policy.chunk_target(self.size, overhead)
         return 1 if cost is None else int(min(max(target / max(cost, 1e-9), 1), MAX_EVALUATIONS))
 
     def cost(self, jobs: Sequence[Candidate], *, cheapest: bool = False) -> float | None:

@@ -23,6 +23,10 @@ class Policy:
 
     chunk: tuple[float, float] = (0.15, 0.3)
     """That a bundle computes for, at up to 64 pixels and at 224 and above."""
+    overhead: float = 0.06
+    """Of that time, which making, sending and reading a bundle may take before bundles become longer."""
+    stretch: float = 2.0
+    """How many times as long they become at most."""
     shared_parts: int = 3
     """Bundles that a job takes at least while others share its worker, so that they can join and leave on its way: where all of
     a job fits the chunk target, whoever comes later would wait for all of it."""
@@ -48,10 +52,11 @@ class Policy:
     refused: Backoff = Backoff(1.0, 60.0)
     """Of a worker's model whose reply could not be read, or that could not read the bundle."""
 
-    def chunk_target(self, size: int) -> float:
-        """That a bundle should compute for at `size` pixels."""
+    def chunk_target(self, size: int, overhead: float = 0.0) -> float:
+        """That a bundle should compute for at `size` pixels, where it takes `overhead` on top of that."""
         share = (size**2 - 64**2) / (224**2 - 64**2)
-        return self.chunk[0] + (self.chunk[1] - self.chunk[0]) * min(max(share, 0.0), 1.0)
+        shortest = self.chunk[0] + (self.chunk[1] - self.chunk[0]) * min(max(share, 0.0), 1.0)
+        return min(max(shortest, overhead / self.overhead), self.stretch * shortest)
 
     def largest(self, size: int, jobs: int) -> int:
         """R, the most jobs of a bundle, where a worker's share is `jobs`: more would gain little, or take too long to send."""

@@ -1,4 +1,7 @@
-"""How long a step takes, for each worker, classifier, image size and batch size: measured, or guessed until it is."""
+"""How long a step takes, for each worker, classifier, image size and batch size: measured, or guessed until it is.
+
+And how long a bundle takes beside its steps: the way to the worker and back, starting jobs and making pictures of others.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class StepTimes:
 
     def __init__(self) -> None:
         self._measured: dict[tuple[str, str, int], dict[int, float]] = {}
+        self._overheads: dict[tuple[str, str, int], dict[int, float]] = {}
 
     def learn(self, worker: str, model: str, size: int, batches: Sequence[tuple[int, int, float]]) -> None:
         """Take in what a reply measured: (bucket, steps, seconds) of every batch that ran."""
@@ -33,8 +37,19 @@ class StepTimes:
             # A first use is much slower than what follows, and should not be remembered for long.
             measured[batch] = new if new < old / 2 else old + WEIGHT * (new - old)
 
+    def learn_overhead(self, worker: str, model: str, size: int, jobs: int, seconds: float) -> None:
+        """Take in what a bundle of so many jobs took beside its steps."""
+        measured, size_ = self._overheads.setdefault((worker, model, size), {}), bucket(jobs)
+        old = measured.get(size_, seconds)
+        measured[size_] = old + WEIGHT * (seconds - old)
+
+    def overhead(self, worker: str, model: str, size: int, jobs: int) -> float:
+        """Seconds of a bundle beside its steps; 0 until one of as many jobs has come back."""
+        return self._overheads.get((worker, model, size), {}).get(bucket(jobs), 0.0)
+
     def forget(self, worker: str) -> None:
         self._measured = {key: times for key, times in self._measured.items() if key[0] != worker}
+        self._overheads = {key: times for key, times in self._overheads.items() if key[0] != worker}
 
     def step(self, worker: str, info: ModelInfo, size: int, batch: int) -> float | None:
         """Best guess for a batch of this bucket; None where nothing is known of this classifier on this worker."""

@@ -39,9 +39,10 @@ def jobs(
     return added
 
 
-def answer(batcher: Batcher, plan: Plan, seconds: Mapping[int, float] | None = None) -> None:
+def answer(batcher: Batcher, plan: Plan, seconds: Mapping[int, float] | None = None, *, overhead: float = 0.0) -> None:
     """Its jobs took their steps: those that are done leave, the others wait again."""
-    batcher.answered(plan, [(size, 10, s * 10) for size, s in (seconds or {}).items()])
+    batches = [(size, 10, s * 10) for size, s in (seconds or {}).items()]
+    batcher.answered(plan, batches, plan.at + sum(taken for *_, taken in batches) + overhead)
     for job, steps in zip(plan.jobs, plan.steps, strict=True):
         left = job.evaluations(plan.info.card) - steps
         if left:
@@ -72,7 +73,7 @@ def test_tasks_share_bundles_but_image_sizes_and_models_do_not() -> None:
         found.append((plan.info.name, plan.size, len(plan.jobs)))
         for job in plan.jobs:
             batcher.remove(job)
-        batcher.answered(plan, [])
+        batcher.answered(plan, [], 0.0)
         plans = batcher.plan([FakeWorker("0", both)], 0.0)
     assert sorted(found) == [("fake", 16, 4), ("fake", 32, 2), ("other", 16, 4), ("other", 32, 2)]
 
@@ -142,7 +143,7 @@ def test_a_bundle_stops_growing_at_its_limit_of_bytes() -> None:
         found += sizes(plans)
         for job in plans[0].jobs:
             batcher.remove(job)
-        batcher.answered(plans[0], [])
+        batcher.answered(plans[0], [], 0.0)
     assert found == [3, 1, 1]
 
 
@@ -180,6 +181,27 @@ def test_steps_follow_what_is_measured() -> None:
         (plan,) = batcher.plan(worker, 0.0)
         answer(batcher, plan, {1: 0.03})
     assert batcher.plan(worker, 0.0)[0].steps == [5]
+
+
+@pytest.mark.parametrize(("overhead", "steps"), [(0.0, 50), (0.008, 50), (0.012, 66), (0.5, 100)])
+def test_bundles_are_longer_where_the_way_to_the_worker_is_up_to_twice_as_long(overhead: float, steps: int) -> None:
+    batcher, worker = Batcher(), workers(step_seconds={1: 0.003})
+    jobs(batcher, 1, steps=10_000)
+    for _ in range(3):
+        (plan,) = batcher.plan(worker, 0.0)
+        answer(batcher, plan, {1: 0.003}, overhead=overhead)
+    assert batcher.plan(worker, 0.0)[0].steps == [steps]
+
+
+def test_a_bundle_that_waited_for_another_says_nothing_of_the_way() -> None:
+    batcher, worker = Batcher(), workers(step_seconds={16: 0.003})
+    jobs(batcher, 128, steps=10_000)
+    for _ in range(6):
+        first = batcher.plan(worker, 0.0)
+        answer(batcher, first[0], {len(first[0].jobs): 0.003})
+        for queued in first[1:]:
+            answer(batcher, queued, {len(queued.jobs): 0.003}, overhead=0.5)
+    assert max(plan.steps[0] for plan in batcher.plan(worker, 0.0)) <= 50
 
 
 @pytest.mark.parametrize(("evaluations", "run"), [(50, 50), (62, 62), (63, 50)])
@@ -516,7 +538,7 @@ def test_too_little_memory_halves_a_jobs_bundles_for_good() -> None:
     for expected in (8, 4, 2, 1):
         plan = next(p for p in iter(lambda: batcher.plan(worker, 0.0)[0], None) if job in p.jobs or _skip(batcher, p))
         assert len(plan.jobs) <= expected
-        batcher.answered(plan, [])
+        batcher.answered(plan, [], 0.0)
         alone = len(plan.jobs) == 1
         assert batcher.shrink(job, len(plan.jobs)) is not alone
         for other in plan.jobs[1:] if plan.jobs[0] is job else [j for j in plan.jobs if j is not job]:
