@@ -43,7 +43,6 @@ SLOW = ("compiled",)
 
 
 def main() -> int:
-    keep_memory()  # as services and commands do
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"default: {', '.join(SECTIONS)}")
     parser.add_argument("--full", action="store_true", help="the whole grid instead of the headline figures")
@@ -62,6 +61,8 @@ def main() -> int:
         return int(any(codes))
     (name,) = names
     module = importlib.import_module(f".{name}", __package__)
+    if getattr(module, "KEEPS_MEMORY", True):
+        keep_memory()  # as services and commands do
     print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
     begun = time.perf_counter()
     measured: Measured = module.run(folder, quick=not options.full)

@@ -131,9 +131,10 @@ class Group:
 
     def _part(self, job: Candidate, k: int) -> int:
         left, stride = job.evaluations(self.info.card), job.stride(self.info.card)
-        if stride < k:  # the last evaluation is no step
+        # The last evaluation is no step, and goes with the one before it.
+        if stride < k:
             return left if left <= stride + 1 else stride
-        return left if left - k < k / 4 else k
+        return left if left - k <= max(1, k / 4) else k
 
     def steps_within(self, cost: float | None, *, interactive: bool = False, jobs: int = 1) -> int:
         """How many steps of `cost` seconds fit the chunk target; one where the cost is not known."""

@@ -183,7 +183,7 @@ def test_steps_follow_what_is_measured() -> None:
     assert batcher.plan(worker, 0.0)[0].steps == [5]
 
 
-@pytest.mark.parametrize(("overhead", "steps"), [(0.0, 50), (0.008, 50), (0.012, 66), (0.5, 100)])
+@pytest.mark.parametrize(("overhead", "steps"), [(0.0, 50), (0.004, 50), (0.006, 66), (0.5, 100)])
 def test_bundles_are_longer_where_the_way_to_the_worker_is_up_to_twice_as_long(overhead: float, steps: int) -> None:
     batcher, worker = Batcher(), workers(step_seconds={1: 0.003})
     jobs(batcher, 1, steps=10_000)
@@ -209,6 +209,14 @@ def test_a_tail_of_less_than_a_quarter_is_run_at_once(evaluations: int, run: int
     batcher = Batcher()
     jobs(batcher, 1, steps=evaluations - 1)
     (plan,) = batcher.plan(workers(step_seconds={1: 0.003}), 0.0)  # 50 fit
+    assert plan.steps == [run]
+
+
+@pytest.mark.parametrize(("evaluations", "run"), [(3, 3), (4, 2)])
+def test_the_last_evaluation_has_no_bundle_of_its_own(evaluations: int, run: int) -> None:
+    batcher = Batcher()
+    jobs(batcher, 1, steps=evaluations - 1)
+    (plan,) = batcher.plan(workers(step_seconds={1: 0.07}), 0.0)  # 2 fit
     assert plan.steps == [run]
 
 
@@ -386,7 +394,7 @@ def test_the_oldest_jobs_run_first_and_take_turns_once_they_run() -> None:
         for plan in plans:
             order += [added.index(job) for job in plan.jobs]
             answer(batcher, plan)
-    assert len(order) == 6 * 9
+    assert len(order) == 6 * 8
     assert order[:8] == [0, 1, 2, 3] * 2
     assert [order.index(i) for i in range(6)] == sorted(order.index(i) for i in range(6))
     assert order[-1] in (4, 5)
