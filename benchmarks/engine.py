@@ -31,7 +31,7 @@ from .measure import Spread, ratio, take_turns
 TITLE = "Engine against the authors' attacker"
 KEEPS_MEMORY = False
 EPSILON, STEP_SIZE = 10.0, 0.5
-WORK = 24 * 64 * 64
+WORK = 16 * 64 * 64
 """Pixels that a turn computes: batch x side^2 x steps."""
 TARGETS = {1: 2.5, 8: 3.5, 32: 3.5}
 

@@ -59,7 +59,7 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
     async with contextlib.AsyncExitStack() as stack:
         mixed = dict.fromkeys(TASKS, 1.0)
         servers = {name: await stack.enter_async_context(_server(folder, name, mixed)) for name in BACKENDS}
-        figures += await _lone(folder, servers, rounds=24 if quick else 100)
+        figures += await _lone(folder, servers, rounds=20 if quick else 100)
         for clients in (1, 4, CROWD) if quick else (1, 2, 4, 8, CROWD, 32, 64):
             batch = min(clients, Policy().largest(SIDE, clients))
             alone = partial(engine_rate, classifier, SIDE, batch)
@@ -81,7 +81,7 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
                     )
                 )
         for name, server in servers.items():
-            figures.append(await _poisson(name, server, LOAD * capacity[name], seconds=20 if quick else 120))
+            figures.append(await _poisson(name, server, LOAD * capacity[name], seconds=15 if quick else 120))
     charts = (
         Chart("jobs of 60 steps a second", "clients", dict(rates), log_x=True),
         Chart("95th percentile of latency, s", "clients", dict(tails), log_x=True),

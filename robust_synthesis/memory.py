@@ -19,7 +19,7 @@ def keep_memory() -> None:
     """Let glibc's malloc keep up to half a GiB that was freed, for the next step to use; elsewhere nothing happens.
 
     By default it gives the activations of a large batch back after every step and gets them again as pages of zeros, thousands of
-    page faults a step: a step of 16 pictures of 64 pixels then takes a fifth longer, of 128 pixels a quarter.
+    page faults a step: one of 16 pictures of 64 pixels then takes a sixth longer, of 128 pixels a fifth.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
