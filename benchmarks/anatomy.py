@@ -49,7 +49,11 @@ JOBS = 16
 """Of a full bundle."""
 KINDS = {
     "convolutions, forward": ("mkldnn_convolution", "cudnn_convolution", "conv2d", "convolution"),
-    "convolutions of bytes or of packed weights, both ways": ("qconv2d_pointwise", "_convolution_pointwise"),
+    "convolutions of bytes or of packed weights, both ways": (
+        "qconv2d_pointwise",
+        "_convolution_pointwise",
+        "_convolution_transpose_pointwise",
+    ),
     "convolutions, backward": ("convolution_backward", "mkldnn_convolution_backward"),
     "batch norms": ("native_batch_norm", "native_batch_norm_backward", "batch_norm"),
     "ReLUs": ("clamp_min", "clamp_min_", "relu", "relu_", "threshold_backward"),

@@ -1,6 +1,6 @@
 """How close a step comes to what the hardware does: FLOP/s against a matrix product, time against convolutions alone.
 
-FLOPs are counted by torch's FlopCounterMode. The matrix product has the step's dtype; a step in int8, whose first and strided
+FLOPs are counted by torch's FlopCounterMode. The matrix product has the step's dtype; a step in int8, whose strided
 convolutions pull gradients in floats, is set beside a product of bytes. `convolutions alone` is the time of the
 network's own convolutions, forward and towards the input, one by one on inputs of their real shapes: a step that took no
 longer would have everything else for nothing.

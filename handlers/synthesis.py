@@ -21,6 +21,7 @@ from ts.utils.util import PredictionException
 from robust_synthesis import precisions
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import InvalidInput, SynthesisError
+from robust_synthesis.memory import keep_memory
 from robust_synthesis.worker.compute import Compute
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class SynthesisHandler:
 
     def initialize(self, context: Context) -> None:
         """Load the model folder that the archive is, on the GPU that TorchServe gives this worker, and warm up."""
+        keep_memory()
         properties = context.system_properties
         gpu = properties.get("gpu_id")
         device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"

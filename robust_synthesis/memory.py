@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 _MIB = 2**20
-_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -3, -1, -2, -8
 _OPTIONS = {
-    _MMAP_THRESHOLD: 32 * _MIB,  # the largest that glibc takes
-    _TRIM_THRESHOLD: 512 * _MIB,
-    _TOP_PAD: 64 * _MIB,
-    _ARENA_MAX: 1,
+    "MALLOC_MMAP_THRESHOLD_": (-3, 32 * _MIB),  # the largest that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": (-1, 512 * _MIB),
+    "MALLOC_TOP_PAD_": (-2, 64 * _MIB),
+    # Arenas but the first are made of parts of 64 MiB, which go back as soon as they are empty.
+    "MALLOC_ARENA_MAX": (-8, 1),
 }
-"""Of mallopt(3)."""
+"""Numbers and values of mallopt(3), by the variable of the environment that sets the same."""
 
 
 def keep_memory() -> None:
     """Let glibc's malloc keep up to half a GiB that was freed, for the next step to use; elsewhere nothing happens.
 
-    By default it gives the activations of a large batch back after every step and gets them again as pages of zeros, thousands of
-    page faults a step: one of 16 pictures of 64 pixels then takes a sixth longer, of 128 pixels a fifth.
+    By default it gives the activations of a large batch back after every step and gets them again as pages of zeros, thousands
+    of page faults a step: one of 16 pictures of 64 pixels then takes a sixth longer, of 128 pixels a fifth. What the environment
+    sets stays. Call it before there are threads, which take arenas of their own.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):
         return
-    for option, value in _OPTIONS.items():
-        mallopt(option, value)
+    for variable, (option, value) in _OPTIONS.items():
+        if variable not in os.environ and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
+            mallopt(option, value)

@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options = parser().parse_args(arguments)
     share_cores(os.environ)  # before torch
-    keep_memory()
+    if options.verb not in ("serve", "worker"):  # where others compute, or `worker.engine` sees to it
+        keep_memory()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC has a line of its own for each failed handshake
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -46,8 +46,8 @@ def evaluate(
 ) -> Evaluation:
     """The objective of `Problem` at x [B, 3, H, W]; without `penalised` as if every penalty weight were 0, but faster.
 
-    Autograd takes the network's part only. That of the rest is written out: of CE towards the logits softmax - one-hot, of the
-    penalty towards x 2 (x - x0) (1 - M)^2 / (3 H W).
+    Autograd takes the network's part only. That of the rest is written out: a (softmax - one-hot) towards the logits, b towards
+    the unit, and 2 c (x - x0) (1 - M)^2 / (3 H W) towards x.
     """
     point = x.detach().requires_grad_(gradient)
     with torch.set_grad_enabled(gradient):
@@ -58,18 +58,18 @@ def evaluate(
         log_probabilities = F.log_softmax(logits, 1)
         log_probability = log_probabilities.gather(1, target)
         loss = (latent_weight * latent.gather(1, unit) - ce_weight * log_probability).squeeze(1)
-        found = None
+        towards_x = None
         if gradient:
             towards_logits = (ce_weight * log_probabilities.exp()).scatter_add_(1, target, -ce_weight)
             towards_latent = torch.zeros_like(latent).scatter_(1, unit, latent_weight)
-            found = torch.autograd.grad((logits, latent), point, (towards_logits, towards_latent))[0]
+            towards_x = torch.autograd.grad((logits, latent), point, (towards_logits, towards_latent))[0]
         if penalised:
             free = 1 - problem.mask
             outside = (x - problem.center) * free
             loss = loss + problem.penalty_weight * outside.square().mean(dim=(1, 2, 3))
-            if found is not None:
-                found = found + per_sample(2 * problem.penalty_weight / x[0].numel()) * outside * free
-        return Evaluation(loss, log_probability.squeeze(1).exp(), found)
+            if towards_x is not None:
+                towards_x = towards_x + per_sample(2 * problem.penalty_weight / x[0].numel()) * outside * free
+        return Evaluation(loss, log_probability.squeeze(1).exp(), towards_x)
 
 
 def step(problem: Problem, x: Tensor, gradient: Tensor, levels: int | None = LEVELS) -> Tensor:

@@ -63,7 +63,7 @@ class _Block:
         return y, (mask, inner.sign_().view(torch.int8))
 
     def backward(self, gradient: QuantisedGradient, masks: Masks) -> QuantisedGradient:
-        """The gradient towards the block's input from that towards its result, which is overwritten; `masks` stay as they are."""
+        """From the gradient towards the block's result, whose values are overwritten, that towards its input; `masks` stay."""
         raise NotImplementedError
 
 

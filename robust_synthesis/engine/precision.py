@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from ..errors import InvalidInput
 from ..precisions import PRECISIONS
+from .quantised import Quantisation, QuantisedConv2d
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
@@ -84,7 +86,19 @@ def multiplies_int8(device: torch.device) -> bool:
     CPUs without VNNI do it, too, but add up pairs in 16 bits, which saturate.
     """
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and known and _cpu_has("avx512_vnni")
+    return device.type == "cpu" and known and _cpu_has("avx512_vnni") and _writes_int8()
+
+
+@functools.cache
+def _writes_int8() -> bool:
+    """Whether its convolutions of bytes write int8 where they are told to: before torch 2.9 they wrote uint8, without a word."""
+    ones = torch.ones(1, 16, 1, 1, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    minus = QuantisedConv2d(-torch.ones(16, 16, 1, 1), None, 1, 0, Quantisation(1.0))
+    try:
+        found = minus(ones, Quantisation.signed(16))
+    except RuntimeError:
+        return False
+    return found.dtype == torch.int8 and bool((found < 0).all())
 
 
 def _cpu_has(name: str) -> bool:

@@ -15,7 +15,7 @@ from .policy import Policy
 from .step_times import StepTimes, bucket
 
 FIRST_JOBS = 4
-"""Of a bundle for a classifier that nothing is known of: it runs one evaluation of so many jobs."""
+"""Of a bundle for a classifier that nothing is known of: it runs a step of so many jobs."""
 PADDING = 1.1
 """A bundle leaves jobs to the next where that computes a job more cheaply by this factor."""
 
@@ -74,7 +74,7 @@ class Group:
 
     def picked(self, most: int, fairness: Fairness) -> list[Candidate]:
         """Up to `most` jobs in the order of their turns, which are charged to `fairness`."""
-        steps = self.steps_within(self._time(bucket(most)))
+        steps = self.steps_within(self._time(bucket(most)), jobs=most)
         jobs = {
             who: heapq.merge(*(self.of(line) for owner, line in self.lines if owner == who), key=_place)
             for who in {who for who, _ in self.lines}
@@ -122,7 +122,7 @@ class Group:
         """
         interactive = any(job.interactive for job in jobs)
         cost = self.cost(jobs)
-        k = self.steps_within(cost, interactive=interactive, jobs=len(jobs))
+        k = self.steps_within(cost, jobs=len(jobs), interactive=interactive)
         if self.total > 1 and cost is not None:
             longest = max(job.all_evaluations(self.info.card) for job in jobs)
             part = math.ceil(longest / self.policy.shared_parts)
@@ -132,13 +132,15 @@ class Group:
     def _part(self, job: Candidate, k: int) -> int:
         left, stride = job.evaluations(self.info.card), job.stride(self.info.card)
         # The last evaluation is no step, and goes with the one before it.
-        if stride < k:
+        if stride <= k:
             return left if left <= stride + 1 else stride
-        return left if left - k <= max(1, k / 4) else k
+        return left if left - k < k / 4 or left == k + 1 else k
 
-    def steps_within(self, cost: float | None, *, interactive: bool = False, jobs: int = 1) -> int:
-        """How many steps of `cost` seconds fit the chunk target; one where the cost is not known."""
-        overhead = self.times.overhead(self.worker.name, self.info.name, self.size, jobs)
+    def steps_within(self, cost: float | None, *, jobs: int, interactive: bool = False) -> int:
+        """How many steps of `cost` seconds fit the chunk target of so many jobs; one where the cost is not known."""
+        overhead = 0.0  # behind another bundle the way takes no time of the worker
+        if not self.trusted_only:
+            overhead = self.times.overhead(self.worker.name, self.info.name, self.size, jobs)
         target = self.policy.interactive_chunk if interactive else self.policy.chunk_target(self.size, overhead)
         return 1 if cost is None else int(min(max(target / max(cost, 1e-9), 1), MAX_EVALUATIONS))
 

@@ -21,7 +21,7 @@ def bucket(jobs: int) -> int:
 
 
 class StepTimes:
-    """Seconds of one step of a batch."""
+    """Seconds of one step of a batch, and of a bundle beside its steps."""
 
     def __init__(self) -> None:
         self._measured: dict[tuple[str, str, int], dict[int, float]] = {}
@@ -34,14 +34,13 @@ class StepTimes:
             runs = [(steps, seconds) for size_, steps, seconds in batches if size_ == batch]
             new = sum(seconds for _, seconds in runs) / sum(steps for steps, _ in runs)
             old = measured.get(batch, new)
-            # A first use is much slower than what follows, and should not be remembered for long.
-            measured[batch] = new if new < old / 2 else old + WEIGHT * (new - old)
+            measured[batch] = _average(old, new)
 
     def learn_overhead(self, worker: str, model: str, size: int, jobs: int, seconds: float) -> None:
         """Take in what a bundle of so many jobs took beside its steps."""
         measured, size_ = self._overheads.setdefault((worker, model, size), {}), bucket(jobs)
         old = measured.get(size_, seconds)
-        measured[size_] = old + WEIGHT * (seconds - old)
+        measured[size_] = _average(old, seconds)
 
     def overhead(self, worker: str, model: str, size: int, jobs: int) -> float:
         """Seconds of a bundle beside its steps; 0 until one of as many jobs has come back."""
@@ -74,6 +73,11 @@ class StepTimes:
             return known
         half = self.cost(worker, info, size, batch // 2)
         return known if half is None else min(known, 2 * half)
+
+
+def _average(old: float, new: float) -> float:
+    """A first use is much slower than what follows, and should not be remembered for long."""
+    return new if new < old / 2 else old + WEIGHT * (new - old)
 
 
 def _curve(measured: Mapping[int, float], batch: int) -> float:

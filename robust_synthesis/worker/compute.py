@@ -19,7 +19,6 @@ from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
 from ..engine.run import pad
 from ..errors import InvalidInput
-from ..memory import keep_memory
 from ..requests import Request
 from ..tasks import make_job, measures, prepare, ran_with
 from ..wire import decode, encode_error, encode_reply
@@ -42,7 +41,6 @@ class Compute:
     """Runs bundles with one classifier, one at a time. Nothing that a caller sends makes it raise."""
 
     def __init__(self, classifier: Classifier) -> None:
-        keep_memory()
         self.classifier = classifier
         self.step_seconds: dict[int, float] = {}
         self.last_batches: list[tuple[int, int, float]] = []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ..cores import share_cores
 from ..errors import ModelError, SynthesisError
 from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
+from ..memory import keep_memory
 from ..model_folder import Card
 from ..units import CatalogueFiles
 
@@ -122,6 +123,7 @@ class InProcess:
         from .shelf import Shelf
 
         share_cores(os.environ)  # in time: torch is imported with the first classifier
+        keep_memory()
         self.changed = asyncio.Event()
         self.restarts: dict[str, int] = {}
         self._options: dict[str, Any] = {"device": device, "precision": precision}

@@ -204,6 +204,36 @@ def test_a_bundle_that_waited_for_another_says_nothing_of_the_way() -> None:
     assert max(plan.steps[0] for plan in batcher.plan(worker, 0.0)) <= 50
 
 
+def test_a_bundle_behind_another_is_no_longer_for_the_way_which_takes_no_time_of_the_worker() -> None:
+    batcher, worker = Batcher(), workers(step_seconds={32: 0.003})
+    jobs(batcher, 1000, steps=10_000)
+    for _ in range(3):
+        found = batcher.plan(worker, 0.0)
+        for plan in found:
+            answer(batcher, plan, {32: 0.003}, overhead=0.5)
+    assert [plan.steps[0] for plan in batcher.plan(worker, 0.0)] == [100, 50]
+
+
+def test_a_slow_first_bundle_is_not_remembered_for_long() -> None:
+    batcher, worker = Batcher(), workers(step_seconds={1: 0.003})
+    jobs(batcher, 1, steps=10_000)
+    for overhead in (10.0, 0.001):
+        (plan,) = batcher.plan(worker, 0.0)
+        answer(batcher, plan, {1: 0.003}, overhead=overhead)
+    assert batcher.plan(worker, 0.0)[0].steps == [50]
+
+
+def test_a_tail_does_not_cost_a_frame_that_was_asked_for() -> None:
+    batcher, worker = Batcher(), workers(step_seconds={1: 0.15 / 8.5})  # 8 fit, as do the steps between frames
+    (job,) = jobs(batcher, 1, steps=57, frames=8)
+    bundles = 0
+    while job.status is not Status.GONE:
+        (plan,) = batcher.plan(worker, 0.0)
+        answer(batcher, plan)
+        bundles += 1
+    assert bundles == 8
+
+
 @pytest.mark.parametrize(("evaluations", "run"), [(50, 50), (62, 62), (63, 50)])
 def test_a_tail_of_less_than_a_quarter_is_run_at_once(evaluations: int, run: int) -> None:
     batcher = Batcher()

@@ -19,6 +19,7 @@ from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.int8 import supports
 from robust_synthesis.engine.problem import Problem, State
+from robust_synthesis.engine.quantised import QuantisedConv2d
 from robust_synthesis.engine.ranges import measure
 from robust_synthesis.errors import InvalidInput, ModelError
 from robust_synthesis.testing import pictures, tiny_card, tiny_classifier, tiny_model_folder
@@ -189,6 +190,16 @@ def test_auto_is_int8_where_the_cpu_and_the_card_allow_it(deep: Classifier, monk
     with pytest.raises(InvalidInput, match=r"^precision: int8 needs a CPU"):
         precision.choose_precision(torch.device("cuda"), "int8", int8=True)
     assert precision.choose_precision(torch.device("cuda"), "auto", int8=True) == "fp32"
+
+
+def test_a_torch_that_writes_uint8_for_int8_does_not_compute_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = torch.zeros(1, 16, 1, 1, dtype=torch.uint8)
+    with monkeypatch.context() as patched:
+        patched.setattr(QuantisedConv2d, "__call__", lambda *_: written)
+        precision._writes_int8.cache_clear()
+        assert not precision.multiplies_int8(CPU)
+    precision._writes_int8.cache_clear()
+    assert precision.multiplies_int8(CPU)
 
 
 @pytest.mark.parametrize(

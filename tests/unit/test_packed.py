@@ -58,6 +58,22 @@ def test_a_packed_network_leaves_the_other_as_it_was_and_shares_its_parameters()
     assert all(not parameter.requires_grad for parameter in same.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("inputs", "size", "kernel"), [(32, 64, 3), (64, 32, 3), (128, 16, 3), (32, 64, 1)])
+def test_strided_gradients_of_the_shipped_networks_keep_their_bits(
+    inputs: int, size: int, kernel: int, dtype: torch.dtype
+) -> None:
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bf16")
+    conv = torch.nn.Conv2d(inputs, 2 * inputs, kernel, 2, kernel // 2).requires_grad_(False)
+    conv = conv.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(2, inputs, size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = x.to(memory_format=torch.channels_last).requires_grad_(True)
+    y = conv(x)
+    (expected,) = torch.autograd.grad(y.square().sum(), x)
+    assert torch.equal(PackedConv2d(conv).gradient(2 * y.detach(), x), expected)
+
+
 @pytest.mark.parametrize("size", [8, 9, 14])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"), [(3, 2, 1, 1), (1, 2, 0, 1), (7, 2, 3, 1), (3, 3, 0, 2)]
