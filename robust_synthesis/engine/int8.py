@@ -9,6 +9,7 @@ strided convolutions they are bf16 or fp32.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ def supports(architecture: Mapping[str, Any]) -> bool:
     return architecture.get("kind") == "resnet" and all(architecture.get(k, v) == v for k, v in usual.items())
 
 
-class _Block:
+class _Block(ABC):
     """A `BasicBlock` in bytes, from those of `of` to those of `out`."""
 
     def __init__(self, name: str, block: BasicBlock, of: Quantisation, ranges: Ranges, dtype: torch.dtype) -> None:
@@ -62,9 +63,9 @@ class _Block:
             y = self._conv2(inner, self.out, relu=True, plus=(shortcut, of))
         return y, (mask, inner.sign_().view(torch.int8))
 
+    @abstractmethod
     def backward(self, gradient: QuantisedGradient, masks: Masks) -> QuantisedGradient:
         """From the gradient towards the block's result, whose values are overwritten, that towards its input; `masks` stay."""
-        raise NotImplementedError
 
 
 class _PlainBlock(_Block):
@@ -123,8 +124,7 @@ class _StridedBlock(_Block):
     def backward(self, gradient: QuantisedGradient, masks: Masks) -> QuantisedGradient:
         before, within = masks
         inner = _masked(self._back2(gradient.padded(), self._dtype), within)
-        like = torch.empty(before.shape, dtype=self._dtype, memory_format=torch.channels_last)
-        found = self._back1.gradient(inner, like)
+        found = self._back1.gradient(inner, before.shape[2:])
         through_shortcut = self._back_projection(gradient.shifted_(), self._dtype)
         found[:, :, :: self._stride, :: self._stride].add_(through_shortcut)
         return QuantisedGradient.of(_masked(found, before), gradient.factor)
@@ -175,28 +175,26 @@ class Int8ResNet(Network):
             masks.append(found)
         return y, masks
 
-    def backward_pass(self, gradient: Tensor, masks: list[Masks], x: Tensor) -> Tensor:
-        """The gradient towards `x` from that towards the features; `masks` stay as they are."""
+    def backward_pass(self, gradient: Tensor, masks: list[Masks]) -> Tensor:
+        """The gradient towards the images, fp32, from that towards the features; `masks` stay as they are."""
         factor = torch.ones(len(gradient), 1, 1, 1)
         found = QuantisedGradient.of(gradient.contiguous(memory_format=torch.channels_last), factor)
         for block, each in zip(reversed(self._blocks), reversed(masks), strict=True):
             found = block.backward(found, each)
-        return (self._back_stem(found.padded(), torch.float32) / found.factor).to(x.dtype)
+        return self._back_stem(found.padded(), torch.float32) / found.factor
 
 
 class _Features(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, network: Int8ResNet) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.network = network
+        ctx.network, ctx.dtype = network, x.dtype
         y, ctx.masks = network.forward_pass(x)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return ctx.network.backward_pass(grads[0], ctx.masks, x), None
+        return ctx.network.backward_pass(grads[0], ctx.masks).to(ctx.dtype), None
 
 
 def _masked(gradient: Tensor, mask: Tensor) -> Tensor:

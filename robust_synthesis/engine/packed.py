@@ -7,6 +7,7 @@ every weight and pixel: where there are few pixels (small batches, late stages) 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -63,12 +64,12 @@ class PackedConv2d(nn.Module):
     def convolve(self, x: Tensor) -> Tensor:
         return self._run(x, self._forward, self.bias)
 
-    def gradient(self, y: Tensor, x: Tensor) -> Tensor:
-        """Of the input `x`, from that of the output."""
+    def gradient(self, y: Tensor, size: Sequence[int]) -> Tensor:
+        """Of an input of so many rows and columns, from that of the output."""
         if self._mirrored:
             return self._run(y, self._backward, None)
         padding, stride, dilation = self.geometry
-        sizes = zip(x.shape[2:], y.shape[2:], self.weight.shape[2:], *self.geometry, strict=True)
+        sizes = zip(size, y.shape[2:], self.weight.shape[2:], *self.geometry, strict=True)
         # What a convolution does not see of its input at the far edge.
         rest = [of - ((to - 1) * step - 2 * pad + gap * (size - 1) + 1) for of, to, size, pad, step, gap in sizes]
         run = torch.ops.mkldnn._convolution_transpose_pointwise.default
@@ -87,11 +88,9 @@ class PackedConv2d(nn.Module):
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, convolution: PackedConv2d) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.convolution = convolution
+        ctx.size, ctx.convolution = x.shape[2:], convolution
         return convolution.convolve(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return ctx.convolution.gradient(grads[0].contiguous(memory_format=torch.channels_last), x), None
+        return ctx.convolution.gradient(grads[0].contiguous(memory_format=torch.channels_last), ctx.size), None
