@@ -30,6 +30,7 @@ from .measure import Spread, ratio, take_turns
 
 TITLE = "Engine against the authors' attacker"
 KEEPS_MEMORY = False
+"""Read by `__main__.py`; other sections run as services and commands do."""
 EPSILON, STEP_SIZE = 10.0, 0.5
 WORK = 16 * 64 * 64
 """Pixels that a turn computes: batch x side^2 x steps."""

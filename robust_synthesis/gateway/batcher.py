@@ -222,8 +222,7 @@ class Batcher:
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
         timeout = self.policy.timeout(before + expected, first_use=self._is_first_use(group, jobs))
-        queued = bool(standing.outstanding)
-        return Plan(offer.worker, group.info, group.size, jobs, steps, charges, now, expected, timeout, queued)
+        return Plan(offer.worker, group.info, group.size, jobs, steps, charges, now, expected, timeout, group.queued)
 
     def _next_group(self, offer: Offer, offers: Sequence[Offer]) -> Group | None:
         """The worker's group with the job whose turn it is."""

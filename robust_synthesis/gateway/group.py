@@ -56,8 +56,8 @@ class Group:
     times: StepTimes
     others: Set[str] = frozenset()
     """Workers that could compute these jobs too."""
-    trusted_only: bool = False
-    """Leave out jobs that may have caused a loss: another bundle is outstanding, which they could take along."""
+    queued: bool = False
+    """Behind a bundle that is outstanding. Jobs that may have caused a loss are left out then: they could take it along."""
     lines: list[tuple[Who, Line]] = field(default_factory=list)
     total: int = 0
     """Of its jobs, also those in flight."""
@@ -67,7 +67,7 @@ class Group:
     def accepts(self, job: Candidate) -> bool:
         version = self.info.current if job.version is None else job.version == self.info.version
         elsewhere = self.worker.name in job.avoid and not self.others <= job.avoid
-        return version and not elsewhere and not (self.trusted_only and job.suspect)
+        return version and not elsewhere and not (self.queued and job.suspect)
 
     def of(self, line: Line) -> Iterator[Candidate]:
         return (job for job in line if self.accepts(job))
@@ -139,7 +139,7 @@ class Group:
     def steps_within(self, cost: float | None, *, jobs: int, interactive: bool = False) -> int:
         """How many steps of `cost` seconds fit the chunk target of so many jobs; one where the cost is not known."""
         overhead = 0.0  # behind another bundle the way takes no time of the worker
-        if not self.trusted_only:
+        if not self.queued:
             overhead = self.times.overhead(self.worker.name, self.info.name, self.size, jobs)
         target = self.policy.interactive_chunk if interactive else self.policy.chunk_target(self.size, overhead)
         return 1 if cost is None else int(min(max(target / max(cost, 1e-9), 1), MAX_EVALUATIONS))

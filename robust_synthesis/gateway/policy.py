@@ -23,7 +23,7 @@ class Policy:
 
     chunk: tuple[float, float] = (0.15, 0.3)
     """That a bundle computes for at least, at up to 64 pixels and at 224 and above."""
-    overhead: float = 0.03
+    overhead_share: float = 0.03
     """Of that time, which making, sending and reading a bundle may take before bundles become longer."""
     stretch: float = 2.0
     """How many times as long they become at most."""
@@ -56,7 +56,7 @@ class Policy:
         """That a bundle should compute for at `size` pixels, where it takes `overhead` on top of that."""
         share = (size**2 - 64**2) / (224**2 - 64**2)
         shortest = self.chunk[0] + (self.chunk[1] - self.chunk[0]) * min(max(share, 0.0), 1.0)
-        return min(max(shortest, overhead / self.overhead), self.stretch * shortest)
+        return min(max(shortest, overhead / self.overhead_share), self.stretch * shortest)
 
     def largest(self, size: int, jobs: int) -> int:
         """R, the most jobs of a bundle, where a worker's share is `jobs`: more would gain little, or take too long to send."""

@@ -33,14 +33,12 @@ class StepTimes:
         for batch in {batch for batch, steps, _ in batches if steps > 0}:
             runs = [(steps, seconds) for size_, steps, seconds in batches if size_ == batch]
             new = sum(seconds for _, seconds in runs) / sum(steps for steps, _ in runs)
-            old = measured.get(batch, new)
-            measured[batch] = _average(old, new)
+            measured[batch] = _average(measured.get(batch, new), new)
 
     def learn_overhead(self, worker: str, model: str, size: int, jobs: int, seconds: float) -> None:
         """Take in what a bundle of so many jobs took beside its steps."""
-        measured, size_ = self._overheads.setdefault((worker, model, size), {}), bucket(jobs)
-        old = measured.get(size_, seconds)
-        measured[size_] = _average(old, seconds)
+        measured, batch = self._overheads.setdefault((worker, model, size), {}), bucket(jobs)
+        measured[batch] = _average(measured.get(batch, seconds), seconds)
 
     def overhead(self, worker: str, model: str, size: int, jobs: int) -> float:
         """Seconds of a bundle beside its steps; 0 until one of as many jobs has come back."""
