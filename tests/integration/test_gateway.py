@@ -515,6 +515,21 @@ def test_a_call_that_grpc_ends_at_its_deadline_is_not_counted_as_cancelled(model
     asyncio.run(main())
 
 
+def test_a_call_that_is_cancelled_long_before_its_deadline_is_counted_as_cancelled(models: Path) -> None:
+    async def main() -> None:
+        counter = Counter()
+        async with connected(models, observer=counter) as (_, client):
+            call = client.synthesis.Generate(ask("Generate", spec=long()), timeout=60)
+            await asyncio.wait_for(counter.running.wait(), 20)
+            call.cancel()
+            async with asyncio.timeout(20):
+                while not counter.calls:
+                    await asyncio.sleep(0.01)
+        assert counter.calls == [("Generate", "CANCELLED")]
+
+    asyncio.run(main())
+
+
 def test_those_who_wait_hear_how_many_are_ahead() -> None:
     async def main() -> None:
         worker = FakeWorker(models=[fake_model(size=512, step_seconds={1: 0.02})], seconds=lambda _: 0.02)
