@@ -7,6 +7,7 @@ are chosen so that it computes for the chunk target. A worker has one bundle out
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import defaultdict
@@ -19,7 +20,7 @@ from .fairness import Fairness, Who
 from .group import FIRST_JOBS, Group, Plan, batches
 from .lines import Candidate, Lines, Status
 from .policy import Policy
-from .standing import Standing, Trouble
+from .standing import Ended, Standing, Trouble
 from .step_times import StepTimes
 
 DEFAULT = Policy()
@@ -120,9 +121,10 @@ class Batcher:
             overhead = max(0.0, now - plan.at - sum(seconds for _, _, seconds in batches))
             self.times.learn_overhead(plan.worker.name, plan.info.name, plan.size, len(plan.jobs), overhead)
 
-    def ended(self, plan: Plan, now: float) -> None:
-        """Jobs of the bundle ended with it."""
-        self._standings[plan.worker.name].ended = now, len(plan.jobs)
+    def ended(self, plan: Plan, jobs: int, now: float) -> None:
+        """So many jobs of the bundle ended with it."""
+        kind = plan.info.name, plan.size
+        self._standings[plan.worker.name].ended = Ended(now, kind, len(plan.jobs), jobs, plan.expected)
 
     def lost(self, plan: Plan, now: float, message: str) -> list[Candidate]:
         """The worker may have died of it: its jobs are tried again in smaller bundles. Returns those that are given up."""
@@ -152,10 +154,8 @@ class Batcher:
 
     def next_change(self, now: float) -> float | None:
         """When `plan` could have something new to say though nothing has happened."""
-        linger = self.policy.linger
-        return min(
-            (time for standing in self._standings.values() for time in standing.returns(now, linger)), default=None
-        )
+        returns = (standing.returns(now, self.policy) for standing in self._standings.values())
+        return min(itertools.chain.from_iterable(returns), default=None)
 
     def obstacle(self, job: Candidate, workers: Sequence[Worker], now: float) -> str:
         """Why no worker can take the job; empty where one can, and it waits for its turn."""
@@ -215,9 +215,10 @@ class Batcher:
         if standing.outstanding and len(jobs) < most:
             return None
         jobs = group.trimmed(jobs)
-        if not standing.outstanding and standing.lingers(len(jobs), self.policy.linger, now):
+        kind = group.info.name, group.size
+        if not standing.outstanding and now < standing.lingers_until(kind, len(jobs), self.policy):
             return None
-        steps = group.steps(jobs)
+        steps = group.steps(jobs, others_come=standing.expects(kind, len(jobs), self.policy, now))
         charges = [group.charge(evaluations) for evaluations in steps]
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)

@@ -225,8 +225,8 @@ class Dispatcher:
                 self._take_failure(plan, ticket, job, part, Failure("internal", "its reply makes no sense."))
             else:
                 self._take_step(ticket, job)
-        if any(job.picture is not None for _, job, _ in sent):
-            self._batcher.ended(plan, self.clock())
+        if ended := sum(job.picture is not None for _, job, _ in sent):
+            self._batcher.ended(plan, ended, self.clock())
 
     def _take_step(self, ticket: Ticket, job: Job) -> None:
         """A bundle advanced a job, perhaps to its end."""

@@ -116,16 +116,16 @@ class Group:
         per_job = {n: cost / n for n, cost in enumerate(known, 1) if n == 1 or cost <= longest}
         return jobs[: max(n for n, cost in per_job.items() if cost <= PADDING * min(per_job.values()))]
 
-    def steps(self, jobs: Sequence[Candidate]) -> list[int]:
+    def steps(self, jobs: Sequence[Candidate], *, others_come: bool = False) -> list[int]:
         """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain; fewer for frames, and
-        where others could join.
+        where others could join or will.
         """
         interactive = any(job.interactive for job in jobs)
         cost = self.cost(jobs)
         k = self.steps_within(cost, jobs=len(jobs), interactive=interactive)
-        if self.total > 1 and cost is not None:
+        if cost is not None and (self.total > 1 or others_come):
             longest = max(job.all_evaluations(self.info.card) for job in jobs)
-            part = math.ceil(longest / self.policy.shared_parts)
+            part = 1 if others_come else math.ceil(longest / self.policy.shared_parts)
             k = min(k, max(part, int(self.policy.shortest_part / max(cost, 1e-9))))
         return [self._part(job, k) for job in jobs]
 

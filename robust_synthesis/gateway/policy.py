@@ -23,7 +23,7 @@ class Policy:
 
     chunk: tuple[float, float] = (0.15, 0.3)
     """That a bundle computes for at least, at up to 64 pixels and at 224 and above."""
-    overhead_share: float = 0.03
+    overhead_share: float = 0.02
     """Of that time, which making, sending and reading a bundle may take before bundles become longer."""
     stretch: float = 2.0
     """How many times as long they become at most."""
@@ -31,7 +31,7 @@ class Policy:
     """Bundles that a job takes at least while others share its worker, so that they can join and leave on its way: where all of
     a job fits the chunk target, whoever comes later would wait for all of it."""
     shortest_part: float = 0.04
-    """No bundle is cut shorter for that: the way to the worker and back costs milliseconds."""
+    """No bundle is cut shorter for others: the way to the worker and back costs milliseconds."""
     interactive_chunk: float = 0.05
     interactive_weight: float = 4.0
     """How many times the share of all others the interactive jobs get at most while others wait."""
@@ -39,6 +39,13 @@ class Policy:
     """Losses in a row, computed alone, after which a job is given up."""
     linger: float = 0.005
     """That a worker waits after a bundle whose jobs ended, since their callers may send others to share the next one."""
+    longest_linger: float = 0.025
+    """Where fewer are left than have ended, up to this..."""
+    linger_share: float = 0.1
+    """... and up to so much of what that bundle computed for."""
+    returning: float = 0.3
+    """After such a bundle, for which the few that are left take the shortest part at a time, so that callers who come back later
+    do not wait for them."""
     bundle_bytes: int = 16 * 2**20
     """A bundle takes no further job beyond this; one job alone may be larger."""
     shortest_timeout: float = 5.0
@@ -57,6 +64,10 @@ class Policy:
         share = (size**2 - 64**2) / (224**2 - 64**2)
         shortest = self.chunk[0] + (self.chunk[1] - self.chunk[0]) * min(max(share, 0.0), 1.0)
         return min(max(shortest, overhead / self.overhead_share), self.stretch * shortest)
+
+    def lingers(self, bundle: float, *, few_left: bool) -> float:
+        """Seconds that a worker waits for callers of jobs that ended with a bundle that computed for so long."""
+        return max(self.linger, min(self.longest_linger, self.linger_share * bundle)) if few_left else self.linger
 
     def largest(self, size: int, jobs: int) -> int:
         """R, the most jobs of a bundle, where a worker's share is `jobs`: more would gain little, or take too long to send."""

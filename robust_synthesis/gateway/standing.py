@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .policy import Backoff
+from .policy import Backoff, Policy
 
 if TYPE_CHECKING:
     from .group import Plan
@@ -32,6 +33,29 @@ class Trouble:
             self.until = now + backoff.seconds(self.failures, jitter)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A bundle with which jobs ended. Their callers may send others before long, to share the next one."""
+
+    at: float
+    kind: tuple[str, int]
+    """Classifier and image size."""
+    jobs: int
+    """It had."""
+    ended: int
+    """Of them, with it."""
+    seconds: float
+    """That it should compute."""
+
+    def missing(self, kind: tuple[str, int], jobs: int) -> bool:
+        """Whether so many are fewer than it had."""
+        return kind == self.kind and jobs < self.jobs
+
+    def mostly_missing(self, kind: tuple[str, int], jobs: int) -> bool:
+        """Whether so many are fewer than ended with it."""
+        return kind == self.kind and jobs < self.ended
+
+
 @dataclass
 class Standing:
     """A worker's bundles and troubles."""
@@ -45,14 +69,10 @@ class Standing:
     """It did not understand us."""
     tired_until: float = 0.0
     """Others are preferred to it: a hung worker wastes a timeout each time it is tried."""
-    ended: tuple[float, int] = (0.0, 0)
-    """When its last bundle came back, and with how many jobs if any of them ended with it."""
+    ended: Ended | None = None
+    """The last bundle with which jobs ended."""
     used: set[tuple[str, str, int, int]] = field(default_factory=set)
     """Model, version, image size and bucket of the batches that it has run since it last stopped."""
-
-    def lingers(self, jobs: int, linger: float, now: float) -> bool:
-        """Whether to wait for more than so many jobs, as the bundle before had more and some of its callers may come back."""
-        return jobs < self.ended[1] and now < self.ended[0] + linger
 
     def away(self, now: float) -> bool:
         return now < max(self.absent.until, self.losses.until)
@@ -74,11 +94,24 @@ class Standing:
         refused = self.refused.get(model, Trouble()).message
         return refused or self.losses.message or self.absent.message
 
-    def returns(self, now: float, linger: float) -> list[float]:
+    def lingers_until(self, kind: tuple[str, int], jobs: int, policy: Policy) -> float:
+        """Before which no bundle of so few jobs goes out."""
+        if self.ended is None or not self.ended.missing(kind, jobs):
+            return -math.inf
+        return self.ended.at + policy.lingers(self.ended.seconds, few_left=self.ended.mostly_missing(kind, jobs))
+
+    def expects(self, kind: tuple[str, int], jobs: int, policy: Policy, now: float) -> bool:
+        """Whether most of those who could share a bundle of so few jobs may come while it computes."""
+        return (
+            self.ended is not None and self.ended.mostly_missing(kind, jobs) and now < self.ended.at + policy.returning
+        )
+
+    def returns(self, now: float, policy: Policy) -> list[float]:
         """When it can be asked again, for everything that it is left alone with."""
+        ended = self.ended
         times = [
             self.tired_until,
-            self.ended[0] + linger * (self.ended[1] > 0),
+            *(ended.at + policy.lingers(ended.seconds, few_left=few) for few in (False, True) if ended is not None),
             *(t.until for t in (self.absent, self.losses, *self.refused.values())),
         ]
         return [time for time in times if time > now]

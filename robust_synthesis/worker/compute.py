@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,24 +12,20 @@ import torch
 from torch import Tensor
 
 from .. import imaging
-from ..bundle import MAX_PICTURES_BYTES, PROTOCOL, BundleError, Failure, JobPart, JobReply, Output, Reply
+from ..bundle import MAX_PICTURES_BYTES, PROTOCOL, BundleError, Failure, JobReply, Output, Reply
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
 from ..engine.run import pad
 from ..errors import InvalidInput
-from ..requests import Request
-from ..tasks import make_job, measures, prepare, ran_with
+from ..tasks import measures, prepare
 from ..wire import decode, encode_error, encode_reply
-from . import transport
+from .failures import NOT_A_NUMBER, failure_of
 from .helpers import helpers
-from .members import Member, segments
+from .members import Member, pause, segments
+from .opening import open_jobs
 from .problems import Problems
 from .whole_job import whole_job
-
-log = logging.getLogger(__name__)
-_NOT_A_NUMBER = InvalidInput("loss", "is not a number; lower the step size or the weights of the objective.")
-
 
 RUNS = 5
 """Of the warm-up for each batch size; the fastest counts. Those of the first second may be a hundred times slower, and gateways
@@ -101,8 +96,7 @@ class Compute:
         except BundleError as error:
             return encode_error(str(error))
         self._problems.next_bundle()
-        # A reply where there is nothing to descend to.
-        members = list(self._helpers.map(self._open, bundle.jobs))
+        members = open_jobs(bundle.jobs, self.classifier, self._problems, self._helpers)
         jobs = [member for member in members if isinstance(member, Member)]
         for job in jobs:
             if job.problem.center.shape != jobs[0].problem.center.shape:
@@ -120,71 +114,6 @@ class Compute:
             Reply(name, version, replies, self.last_seconds, self.last_batches, device=device, precision=precision)
         )
 
-    def _open(self, part: JobPart | Failure) -> Member | JobReply:
-        if isinstance(part, Failure):
-            return JobReply(failure=part)
-        try:
-            if part.state is not None:
-                return self._go_on(part)
-            if part.request is not None and not part.request.spec.descends:
-                return self._classify(part.request)
-            return self._start(part)
-        except Exception as error:
-            return JobReply(failure=_failure(error))
-
-    def _classify(self, request: Request) -> JobReply:
-        """The probability of every class, likeliest first; the loss is that of the first."""
-        prepared = prepare(request, self.classifier.card)
-        (found,) = self.classifier.probabilities(prepared.inputs.picture[None])
-        order = found.argsort(descending=True, stable=True).tolist()
-        probabilities = {self.classifier.card.classes[i]: float(found[i]) for i in order}
-        first = float(found[order[0]])
-        if not math.isfinite(first):
-            raise ArithmeticError("the classifier's answer is not a number")
-        report = {"predicted": self.classifier.card.classes[order[0]], "probabilities": probabilities}
-        return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
-
-    def _start(self, part: JobPart) -> Member:
-        assert part.request is not None
-        spec = part.request.spec
-        if spec.seed is None:
-            raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
-        prepared = prepare(part.request, self.classifier.card)
-        job = make_job(spec, prepared.inputs.number(part.index), self.classifier)
-        todo = min(part.steps, int(job.state.remaining))
-        sent = (
-            transport.fixed(job.problem) if todo < int(job.state.remaining) else None
-        )  # one that ends here needs none
-        started = {
-            "parameters": ran_with(spec, job, self.classifier.card.classes) | {"size": prepared.inputs.size},
-            "target": self.classifier.card.classes[job.target],
-            "evaluations": int(job.state.remaining),
-        }
-        return Member(
-            part,
-            self._problems.add(sent, self.classifier) if sent else job.problem.to(self.classifier.device),
-            job.state.to(self.classifier.device),
-            todo,
-            sent,
-            started,
-        )
-
-    def _go_on(self, part: JobPart) -> Member | JobReply:
-        assert part.state is not None
-        if part.problem is not None:
-            problem = self._problems.add(part.problem, self.classifier)
-        else:
-            known = self._problems.get(str(part.address))
-            if known is None:
-                return JobReply(
-                    failure=Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
-                )
-            problem = known
-        if problem.center.shape[1:] != part.state.x.shape:
-            raise InvalidInput("x", f"has shape {part.state.x.shape}, but the problem's centre is another's.")
-        state = transport.state(part.state, self.classifier.device)
-        return Member(part, problem, state, min(part.steps, part.state.remaining))
-
     def _advance(self, group: Sequence[Member]) -> None:
         """Run a batch to the end of its bundle; where memory is too small for it, in halves."""
         before = [job.state for job in group]
@@ -196,21 +125,23 @@ class Compute:
                     job.state = state
                     job.loss.clear()
                     job.probability.clear()
-                    job.outcome = None
+                    job.finishing = job.paused = None
                 half = len(group) // 2
                 _free(error)
                 self._advance(group[:half])
                 self._advance(group[half:])
             elif group:
-                group[0].failure = _failure(error)
+                group[0].failure = failure_of(error)
 
     def _steps(self, group: Sequence[Member]) -> None:
         for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
             jobs = [group[row] for row in rows]
             self._evaluate(jobs, k)
-            for job in jobs:
-                if len(job.loss) == job.todo:
-                    job.outcome = self._helpers.submit(self._finish if job.finished else self._pause, job)
+            ended = [job for job in jobs if len(job.loss) == job.todo]
+            for job in ended:
+                if job.finished:
+                    job.finishing = self._helpers.submit(self._finish, job)
+            pause([job for job in ended if not job.finished])
 
     def _evaluate(self, jobs: Sequence[Member], k: int) -> None:
         """Up to k evaluations of every job, as one batch."""
@@ -237,7 +168,7 @@ class Compute:
                 )
             except Exception as error:
                 for job in group:
-                    job.failure = _failure(error)
+                    job.failure = failure_of(error)
         return found
 
     def _reply(self, member: Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
@@ -245,24 +176,24 @@ class Compute:
             return member
         job = member
         if job.failure is None and not all(map(math.isfinite, job.loss)):
-            job.failure = Failure.of(_NOT_A_NUMBER)
-        if job.failure is not None or job.outcome is None:
+            job.failure = Failure.of(NOT_A_NUMBER)
+        if job.failure is not None:
             return JobReply(failure=job.failure)
+        if job.finishing is None:
+            return JobReply(
+                started=job.started,
+                problem=job.sent,
+                state=job.paused,
+                loss=job.loss,
+                probability=job.probability,
+            )
         try:
-            reply = job.outcome.result()
+            reply = job.finishing.result()
         except Exception as error:
-            return JobReply(failure=_failure(error))
-        if not job.finished:
-            return reply
+            return JobReply(failure=failure_of(error))
         self._problems.drop(job.sent.address if job.sent else str(job.part.address))
         report = {"predicted": self.classifier.card.classes[predicted[id(job)]], **reply.report}
         return dataclasses.replace(reply, report=report)
-
-    def _pause(self, job: Member) -> JobReply:
-        if not bool(torch.isfinite(job.state.x).all()):  # where the gradient was not, and no loss has seen it yet
-            raise _NOT_A_NUMBER
-        state = transport.job_state(job.state, with_best=job.improved)
-        return JobReply(started=job.started, problem=job.sent, state=state, loss=job.loss, probability=job.probability)
 
     def _finish(self, job: Member) -> JobReply:
         """All but what the classifier sees in it."""
@@ -300,19 +231,6 @@ def _within_room(replies: Sequence[JobReply]) -> list[JobReply]:
                 JobReply(failure=Failure("memory", "the pictures of its bundle are too large together.", "size"))
             )
     return kept
-
-
-def _failure(error: Exception) -> Failure:
-    if _out_of_memory(error):
-        return Failure("memory", "the worker has too little memory for it; ask for a smaller size.", "size")
-    failure = Failure.of(error)
-    if failure.kind == "internal":
-        log.error("a job failed", exc_info=error)
-    return failure
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _free(error: Exception) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .shelf import Found, Places
 
 log = logging.getLogger(__name__)
+_HUNG = "the engine still computes a bundle that took too long."
 T = TypeVar("T")
 
 
@@ -131,7 +132,8 @@ class InProcess:
             places, self._load, self._unload, grace=grace, poll=poll, changed=self.changed
         )
         self._thread = ThreadPoolExecutor(1, "compute")
-        self._turn = asyncio.Lock()
+        self._queued: set[asyncio.Future[bytes]] = set()
+        """Bundles whose turn has not come; the thread takes the next without waiting for the event loop."""
         self._hung = False
 
     @property
@@ -161,17 +163,30 @@ class InProcess:
         return await uncancelled(self._run(bundle, model, version, timeout))
 
     async def _run(self, bundle: bytes, model: str, version: str | None, timeout: float) -> bytes:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         with self._shelf.use(model, version) as compute:
-            async with self._turn:
-                if self._hung:
-                    raise WorkerUnavailable("the engine still computes a bundle that took too long.")
-                future = asyncio.get_running_loop().run_in_executor(self._thread, compute.run, bundle)
-                done, _ = await asyncio.wait({future}, timeout=timeout)
-                if not done:
-                    self._hung = True
-                    self.changed.set()
-                    future.add_done_callback(self._came_back)
-                    raise WorkerLost(f"the bundle did not end within {timeout:.1f} s.")
+            if self._hung:
+                raise WorkerUnavailable(_HUNG)
+
+            def work() -> bytes:
+                loop.call_soon_threadsafe(turn.set_result, None)
+                return compute.run(bundle)
+
+            future = loop.run_in_executor(self._thread, work)
+            self._queued.add(future)
+            await asyncio.wait({turn, future}, return_when=asyncio.FIRST_COMPLETED)
+            self._queued.discard(future)
+            done, _ = await asyncio.wait({future}, timeout=timeout)
+            if not done:
+                self._hung = True
+                self.changed.set()
+                future.add_done_callback(self._came_back)
+                for waiting in self._queued:
+                    waiting.cancel()
+                raise WorkerLost(f"the bundle did not end within {timeout:.1f} s.")
+            if future.cancelled():
+                raise WorkerUnavailable(_HUNG if self._hung else "the engine has stopped.")
             try:
                 return future.result()
             except Exception as error:

@@ -7,9 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..bundle import Failure, FixedProblem, JobPart, JobReply
+from ..bundle import Failure, FixedProblem, JobPart, JobReply, JobState
 from ..engine.problem import Problem, State
 from ..engine.run import bucket
+from . import transport
+from .failures import NOT_A_NUMBER
 
 
 @dataclass
@@ -27,8 +29,10 @@ class Member:
     loss: list[float] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
     failure: Failure | None = None
-    outcome: Future[JobReply] | None = None
-    """What to say of it once this bundle has no more steps for it; a helper makes it while other jobs go on."""
+    finishing: Future[JobReply] | None = None
+    """What to say of one that has ended; a helper makes it while other jobs go on."""
+    paused: JobState | None = None
+    """Where one stands that another bundle goes on with."""
 
     @property
     def finished(self) -> bool:
@@ -37,6 +41,19 @@ class Member:
     @property
     def improved(self) -> bool:
         return self.part.state is None or float(self.state.best_loss) < self.part.state.best_loss
+
+
+def pause(members: Sequence[Member]) -> None:
+    """Write down where they stand, or that the gradient of one was not a number, which no loss has seen yet."""
+    if not members:
+        return
+    state = State.stack([member.state for member in members])
+    finite = state.x.isfinite().flatten(1).all(1).tolist()
+    states = transport.job_states(state, with_best=[member.improved for member in members])
+    for member, paused, sound in zip(members, states, finite, strict=True):
+        member.paused = paused
+        if not sound:
+            member.failure = Failure.of(NOT_A_NUMBER)
 
 
 def segments(jobs: Sequence[tuple[int, bool]]) -> Iterator[tuple[int, list[int]]]:

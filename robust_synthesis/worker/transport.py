@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,12 @@ _SCALARS: Mapping[str, type] = {
 
 
 def to_levels(x: Tensor) -> Pixels:
-    """Values on the grid, of one sample -> u16."""
+    """Values on the grid -> u16, of the same shape."""
     return (x.cpu() * LEVELS).round().to(torch.int32).numpy().astype(np.uint16)
 
 
 def from_levels(pixels: Pixels, device: torch.device) -> Tensor:
-    """u16 -> values on the grid, divided where they will be used."""
+    """u16 -> values on the grid, of the same shape, divided where they will be used."""
     return torch.from_numpy(pixels.astype(np.float32)).to(device) / LEVELS
 
 
@@ -72,25 +72,33 @@ def _checked(scalars: Mapping[str, Any], classifier: Classifier) -> Mapping[str,
     return {name: _SCALARS[name](scalars[name]) for name in _SCALARS}
 
 
-def state(sent: JobState, device: torch.device) -> State:
-    """[1, ...]; where the best x was not sent, x stands in for it."""
-    x = from_levels(sent.x, device)[None]
-    best_x = x if sent.best_x is None else from_levels(sent.best_x, device)[None]
+def states(sent: Sequence[JobState], device: torch.device) -> State:
+    """Those of jobs of one size; where the best x was not sent, x stands in for it."""
+    x = from_levels(np.stack([each.x for each in sent]), device)
+    best_x = x
+    if any(each.best_x is not None for each in sent):
+        best_x = from_levels(np.stack([each.x if each.best_x is None else each.best_x for each in sent]), device)
     return State(
         x=x,
         best_x=best_x,
-        best_loss=torch.tensor([sent.best_loss], device=device),
-        best_probability=torch.tensor([sent.best_probability], device=device),
-        remaining=torch.tensor([sent.remaining]),
+        best_loss=torch.tensor([each.best_loss for each in sent], device=device),
+        best_probability=torch.tensor([each.best_probability for each in sent], device=device),
+        remaining=torch.tensor([each.remaining for each in sent]),
     )
 
 
-def job_state(state: State, *, with_best: bool) -> JobState:
-    """One job's state, as it travels."""
-    return JobState(
-        x=to_levels(state.x[0]),
-        remaining=int(state.remaining),
-        best_x=to_levels(state.best_x[0]) if with_best else None,
-        best_loss=float(state.best_loss),
-        best_probability=float(state.best_probability),
-    )
+def job_states(state: State, *, with_best: Sequence[bool]) -> list[JobState]:
+    """One for each row of a batch, as it travels."""
+    x = to_levels(state.x)
+    best_x = to_levels(state.best_x) if any(with_best) else x
+    loss, probability = state.best_loss.tolist(), state.best_probability.tolist()
+    return [
+        JobState(
+            x=x[i],
+            remaining=remaining,
+            best_x=best_x[i] if with_best[i] else None,
+            best_loss=loss[i],
+            best_probability=probability[i],
+        )
+        for i, remaining in enumerate(state.remaining.tolist())
+    ]

@@ -183,7 +183,7 @@ def test_steps_follow_what_is_measured() -> None:
     assert batcher.plan(worker, 0.0)[0].steps == [5]
 
 
-@pytest.mark.parametrize(("overhead", "steps"), [(0.0, 50), (0.004, 50), (0.006, 66), (0.5, 100)])
+@pytest.mark.parametrize(("overhead", "steps"), [(0.0, 50), (0.0029, 50), (0.004, 66), (0.5, 100)])
 def test_bundles_are_longer_where_the_way_to_the_worker_is_up_to_twice_as_long(overhead: float, steps: int) -> None:
     batcher, worker = Batcher(), workers(step_seconds={1: 0.003})
     jobs(batcher, 1, steps=10_000)
@@ -682,11 +682,14 @@ def test_nothing_is_kept_of_workers_that_are_gone() -> None:
 
 
 def test_a_worker_waits_a_moment_for_callers_whose_jobs_have_just_ended() -> None:
-    batcher, worker = Batcher(Policy(linger=0.005)), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    batcher, worker = (
+        Batcher(Policy(linger=0.005, longest_linger=0.025)),
+        [FakeWorker("0", [fake_model(step_seconds=FLAT)])],
+    )
     jobs(batcher, 4, steps=1)
     (plan,) = batcher.plan(worker, 0.0)
     answer(batcher, plan)
-    batcher.ended(plan, 1.0)
+    batcher.ended(plan, len(plan.jobs), 1.0)
     jobs(batcher, 1)
     assert batcher.plan(worker, 1.001) == []
     assert batcher.next_change(1.001) == pytest.approx(1.005)
@@ -694,12 +697,63 @@ def test_a_worker_waits_a_moment_for_callers_whose_jobs_have_just_ended() -> Non
     assert sizes(batcher.plan(worker, 1.002)) == [4]
 
 
+@pytest.mark.parametrize(
+    ("ended", "later", "steps"),
+    [
+        (3, 0.03, 12),  # for 0.04 s
+        (3, 0.31, 34),  # nobody has come back
+        (2, 0.03, 34),  # more are left than have ended
+    ],
+)
+def test_while_callers_may_come_back_the_few_that_were_left_compute_for_a_moment_only(
+    ended: int, later: float, steps: int
+) -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    left = 5 - ended
+    jobs(batcher, left, steps=100)
+    jobs(batcher, ended, steps=3)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, ended, 1.0)
+    (plan,) = batcher.plan(worker, 1.0 + later)
+    assert (len(plan.jobs), plan.steps[0]) == (left, steps)
+
+
+@pytest.mark.parametrize(("step", "waits"), [(0.14, 0.025), (0.06, 0.012), (0.003, 0.005)])
+def test_a_worker_waits_longer_where_fewer_are_left_than_have_ended_with_a_long_bundle(
+    step: float, waits: float
+) -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds={1: step, 8: step})])]
+    jobs(batcher, 4, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, 3, 1.0)
+    jobs(batcher, 2)
+    assert batcher.plan(worker, 1.0 + 0.9 * waits) == []
+    assert batcher.next_change(1.0 + 0.9 * waits) == pytest.approx(1.0 + waits)
+    jobs(batcher, 1)  # as many as have ended
+    assert sizes(batcher.plan(worker, 1.0051)) == [3]
+
+
+def test_a_worker_does_not_wait_for_jobs_of_another_classifier_or_size() -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, 4, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, 4, 1.0)
+    jobs(batcher, 1, size=32)
+    assert sizes(batcher.plan(worker, 1.001)) == [1]
+
+
 @pytest.mark.parametrize(("count", "later"), [(4, 0.006), (1, 0.0)])
 def test_a_worker_does_not_wait_longer_than_that_nor_for_a_lone_caller(count: int, later: float) -> None:
-    batcher, worker = Batcher(Policy(linger=0.005)), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    batcher, worker = (
+        Batcher(Policy(linger=0.005, longest_linger=0.025)),
+        [FakeWorker("0", [fake_model(step_seconds=FLAT)])],
+    )
     jobs(batcher, count, steps=1)
     (plan,) = batcher.plan(worker, 0.5)
     answer(batcher, plan)
-    batcher.ended(plan, 1.0)
+    batcher.ended(plan, len(plan.jobs), 1.0)
     jobs(batcher, 1)
     assert sizes(batcher.plan(worker, 1.0 + later)) == [1]

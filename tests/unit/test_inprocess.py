@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,31 @@ def test_a_bundle_that_hangs_is_lost_and_the_engine_is_down_until_it_ends(
         finally:
             release.set()
             await engine.close()
+
+    asyncio.run(main())
+
+
+def test_the_time_of_a_bundle_begins_with_its_turn_and_a_stop_ends_those_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_model_folder(tmp_path / "tiny")
+
+    def slow(self: Compute, data: bytes) -> bytes:
+        time.sleep(0.4)
+        return data
+
+    async def main() -> None:
+        engine = InProcess(Places(paths=[folder.path]), device="cpu")
+        await engine.start()
+        monkeypatch.setattr(Compute, "run", slow)
+        runs = [engine.run(data, model="tiny", version=None, timeout=0.7) for data in (b"first", b"second")]
+        assert await asyncio.gather(*runs) == [b"first", b"second"]
+        runs = [asyncio.ensure_future(engine.run(b"", model="tiny", version=None, timeout=5)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        await engine.close()
+        done, stopped = await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 5)
+        assert done == b""
+        assert isinstance(stopped, WorkerUnavailable)
 
     asyncio.run(main())
 

@@ -1,0 +1,115 @@
+"""The beginning of a bundle: what was sent for each job becomes tensors."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+
+from ..bundle import Failure, JobPart, JobReply, JobState
+from ..engine.classifier import Classifier
+from ..engine.problem import Problem
+from ..errors import InvalidInput
+from ..requests import Request
+from ..tasks import make_job, prepare, ran_with
+from . import transport
+from .failures import failure_of
+from .members import Member
+from .problems import Problems
+
+
+def open_jobs(
+    parts: Sequence[JobPart | Failure], classifier: Classifier, problems: Problems, helpers: Executor
+) -> list[Member | JobReply]:
+    """A member for each part, or a reply where there is nothing to descend to.
+
+    Those that start, with photographs to read, are for the helpers; those that go on become tensors together.
+    """
+    starting = {
+        i: helpers.submit(_begin, part, classifier, problems)
+        for i, part in enumerate(parts)
+        if isinstance(part, JobPart) and part.state is None
+    }
+    opened = _go_on({i: part for i, part in enumerate(parts) if i not in starting}, classifier, problems)
+    opened |= {i: begun.result() for i, begun in starting.items()}
+    return [opened[i] for i in range(len(parts))]
+
+
+def _begin(part: JobPart, classifier: Classifier, problems: Problems) -> Member | JobReply:
+    assert part.request is not None
+    try:
+        if part.request.spec.descends:
+            return _start(part, part.request, classifier, problems)
+        return _classify(part.request, classifier)
+    except Exception as error:
+        return JobReply(failure=failure_of(error))
+
+
+def _classify(request: Request, classifier: Classifier) -> JobReply:
+    """The probability of every class, likeliest first; the loss is that of the first."""
+    prepared = prepare(request, classifier.card)
+    (found,) = classifier.probabilities(prepared.inputs.picture[None])
+    order = found.argsort(descending=True, stable=True).tolist()
+    probabilities = {classifier.card.classes[i]: float(found[i]) for i in order}
+    first = float(found[order[0]])
+    if not math.isfinite(first):
+        raise ArithmeticError("the classifier's answer is not a number")
+    report = {"predicted": classifier.card.classes[order[0]], "probabilities": probabilities}
+    return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
+
+
+def _start(part: JobPart, request: Request, classifier: Classifier, problems: Problems) -> Member:
+    spec = request.spec
+    if spec.seed is None:
+        raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
+    prepared = prepare(request, classifier.card)
+    job = make_job(spec, prepared.inputs.number(part.index), classifier)
+    evaluations = int(job.state.remaining)
+    todo = min(part.steps, evaluations)
+    sent = transport.fixed(job.problem) if todo < evaluations else None  # one that ends here needs none
+    started = {
+        "parameters": ran_with(spec, job, classifier.card.classes) | {"size": prepared.inputs.size},
+        "target": classifier.card.classes[job.target],
+        "evaluations": evaluations,
+    }
+    problem = problems.add(sent, classifier) if sent else job.problem.to(classifier.device)
+    return Member(part, problem, job.state.to(classifier.device), todo, sent, started)
+
+
+def _go_on(
+    parts: Mapping[int, JobPart | Failure], classifier: Classifier, problems: Problems
+) -> dict[int, Member | JobReply]:
+    opened: dict[int, Member | JobReply] = {}
+    sizes: defaultdict[int, dict[int, tuple[JobPart, JobState, Problem]]] = defaultdict(dict)
+    for i, part in parts.items():
+        try:
+            if isinstance(part, Failure):
+                opened[i] = JobReply(failure=part)
+            elif (problem := _problem(part, classifier, problems)) is None:
+                unknown = Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
+                opened[i] = JobReply(failure=unknown)
+            else:
+                assert part.state is not None
+                sizes[part.state.x.shape[-1]][i] = part, part.state, problem
+        except Exception as error:
+            opened[i] = JobReply(failure=failure_of(error))
+    for going in sizes.values():
+        try:
+            states = transport.states([sent for _, sent, _ in going.values()], classifier.device)
+        except Exception as error:  # of memory
+            opened |= dict.fromkeys(going, JobReply(failure=failure_of(error)))
+            continue
+        for row, (i, (part, sent, problem)) in enumerate(going.items()):
+            state = states.rows(slice(row, row + 1))
+            opened[i] = Member(part, problem, state, min(part.steps, sent.remaining))
+    return opened
+
+
+def _problem(part: JobPart, classifier: Classifier, problems: Problems) -> Problem | None:
+    """Of a job that goes on; None for one that this worker does not have. Raises InvalidInput where the state does not fit."""
+    assert part.state is not None
+    problem = problems.get(str(part.address)) if part.problem is None else problems.add(part.problem, classifier)
+    if problem is not None and problem.center.shape[1:] != part.state.x.shape:
+        raise InvalidInput("x", f"has shape {part.state.x.shape}, but the problem's centre is another's.")
+    return problem
