@@ -23,15 +23,15 @@ MODULE = "robust_synthesis.worker.compute"
 
 
 def patch(compute: Any) -> None:
-    advance, open_, evaluate = compute.advance, compute.Compute._open, compute.Compute._evaluate
+    advance, open_jobs, evaluate = compute.advance, compute.open_jobs, compute.Compute._evaluate
     zero = compute.torch.zeros(1)
     from robust_synthesis.engine.run import bucket
 
-    def crashing(self: Any, part: Any) -> Any:
-        request = getattr(part, "request", None)
-        if request is not None and request.spec.seed == int(os.environ["INJECT_CRASH"]):
+    def crashing(parts: Sequence[Any], *worker: Any) -> Any:
+        requests = [request for part in parts if (request := getattr(part, "request", None)) is not None]
+        if any(request.spec.seed == int(os.environ["INJECT_CRASH"]) for request in requests):
             os.kill(os.getpid(), signal.SIGKILL)
-        return open_(self, part)
+        return open_jobs(parts, *worker)
 
     def sleeping(self: Any, jobs: Sequence[Any], k: int) -> None:
         started = time.perf_counter()
@@ -60,7 +60,7 @@ def patch(compute: Any) -> None:
         return advance(classifier, problem, state, k, **options)
 
     if "INJECT_CRASH" in os.environ:
-        compute.Compute._open = crashing
+        compute.open_jobs = crashing
     if "INJECT_SLEEP" in os.environ:
         compute.Compute._evaluate = sleeping
         compute.Compute._predict = seeing
