@@ -125,7 +125,7 @@ class Compute:
                     job.state = state
                     job.loss.clear()
                     job.probability.clear()
-                    job.finishing = job.paused = None
+                    job.finishing = job.paused = job.failure = None
                 half = len(group) // 2
                 _free(error)
                 self._advance(group[:half])

@@ -9,7 +9,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _HUNG = "the engine still computes a bundle that took too long."
+_STOPPED = "the engine has stopped."
 T = TypeVar("T")
 
 
@@ -132,9 +133,10 @@ class InProcess:
             places, self._load, self._unload, grace=grace, poll=poll, changed=self.changed
         )
         self._thread = ThreadPoolExecutor(1, "compute")
-        self._queued: set[asyncio.Future[bytes]] = set()
+        self._queued: set[Future[bytes]] = set()
         """Bundles whose turn has not come; the thread takes the next without waiting for the event loop."""
         self._hung = False
+        self._closed = False
 
     @property
     def up(self) -> bool:
@@ -145,6 +147,7 @@ class InProcess:
 
     async def close(self) -> None:
         await self._shelf.close()
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def models(self) -> Sequence[Loaded]:
@@ -166,27 +169,28 @@ class InProcess:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         with self._shelf.use(model, version) as compute:
-            if self._hung:
-                raise WorkerUnavailable(_HUNG)
+            if self._hung or self._closed:
+                raise WorkerUnavailable(_STOPPED if self._closed else _HUNG)
 
             def work() -> bytes:
                 loop.call_soon_threadsafe(turn.set_result, None)
                 return compute.run(bundle)
 
-            future = loop.run_in_executor(self._thread, work)
-            self._queued.add(future)
+            submitted = self._thread.submit(work)
+            future = asyncio.wrap_future(submitted)
+            self._queued.add(submitted)
             await asyncio.wait({turn, future}, return_when=asyncio.FIRST_COMPLETED)
-            self._queued.discard(future)
+            self._queued.discard(submitted)
             done, _ = await asyncio.wait({future}, timeout=timeout)
             if not done:
                 self._hung = True
                 self.changed.set()
                 future.add_done_callback(self._came_back)
                 for waiting in self._queued:
-                    waiting.cancel()
+                    waiting.cancel()  # but not one that has begun meanwhile
                 raise WorkerLost(f"the bundle did not end within {timeout:.1f} s.")
             if future.cancelled():
-                raise WorkerUnavailable(_HUNG if self._hung else "the engine has stopped.")
+                raise WorkerUnavailable(_STOPPED if self._closed else _HUNG)
             try:
                 return future.result()
             except Exception as error:

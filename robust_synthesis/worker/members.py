@@ -40,7 +40,11 @@ class Member:
 
     @property
     def improved(self) -> bool:
-        return self.part.state is None or float(self.state.best_loss) < self.part.state.best_loss
+        return self.betters(float(self.state.best_loss))
+
+    def betters(self, loss: float) -> bool:
+        """Whether this bundle has found something better than those before, where its best loss is this one."""
+        return self.part.state is None or loss < self.part.state.best_loss
 
 
 def pause(members: Sequence[Member]) -> None:
@@ -49,7 +53,10 @@ def pause(members: Sequence[Member]) -> None:
         return
     state = State.stack([member.state for member in members])
     finite = state.x.isfinite().flatten(1).all(1).tolist()
-    states = transport.job_states(state, with_best=[member.improved for member in members])
+    best = state.best_loss.tolist()
+    states = transport.job_states(
+        state, with_best=[member.betters(loss) for member, loss in zip(members, best, strict=True)]
+    )
     for member, paused, sound in zip(members, states, finite, strict=True):
         member.paused = paused
         if not sound:

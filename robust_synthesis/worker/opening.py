@@ -37,8 +37,8 @@ def open_jobs(
 
 
 def _begin(part: JobPart, classifier: Classifier, problems: Problems) -> Member | JobReply:
-    assert part.request is not None
     try:
+        assert part.request is not None
         if part.request.spec.descends:
             return _start(part, part.request, classifier, problems)
         return _classify(part.request, classifier)
@@ -97,7 +97,7 @@ def _go_on(
     for going in sizes.values():
         try:
             states = transport.states([sent for _, sent, _ in going.values()], classifier.device)
-        except Exception as error:  # of memory
+        except Exception as error:  # there is too little memory for all of them
             opened |= dict.fromkeys(going, JobReply(failure=failure_of(error)))
             continue
         for row, (i, (part, sent, problem)) in enumerate(going.items()):

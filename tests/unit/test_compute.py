@@ -163,6 +163,30 @@ def test_each_picture_of_a_request_is_a_job(classifier: Classifier) -> None:
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(reply.picture))), np.asarray(image))
 
 
+def test_jobs_that_go_on_together_end_as_those_that_were_never_cut(classifier: Classifier) -> None:
+    requests = [
+        dataclasses.replace(request, spec=dataclasses.replace(request.spec, steps=12)) for request in REQUESTS[:4]
+    ]
+    whole = ask(Compute(classifier), [start(request, exact=False) for request in requests])
+    compute = Compute(classifier)
+    replies = ask(compute, [start(request, 5, exact=False) for request in requests])
+    best: list[Any] = [None] * 4
+    addresses = [reply.problem.address for reply in replies if reply.problem is not None]
+    for steps in (4, 4):
+        parts = []
+        for i, reply in enumerate(replies):
+            assert reply.state is not None
+            best[i] = reply.state.best_x if reply.state.best_x is not None else best[i]
+            last = reply.state.remaining <= steps
+            state = dataclasses.replace(reply.state, best_x=best[i] if last else None)
+            parts.append(JobPart(steps, state=state, address=addresses[i], output=Output()))
+        replies = ask(compute, parts)
+    for reply, expected in zip(replies, whole, strict=True):
+        assert reply.picture is not None
+        assert reply.picture == expected.picture
+        assert reply.report == expected.report
+
+
 def test_a_job_that_has_finished_stops_costing_compute(compute: Compute) -> None:
     steps = (2, 2, 2, 30)
     parts = [
@@ -289,6 +313,23 @@ def test_a_loss_that_is_not_a_number_fails_its_job_only(compute: Compute, classi
     failed, _ = ask(compute, [start(REQUESTS[0]), start(REQUESTS[5])])
     assert failed.failure is not None
     assert failed.failure.field == "loss"
+
+
+def test_of_jobs_that_pause_together_only_the_one_whose_gradient_is_not_a_number_fails(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Classifier.logits_and_latent
+
+    def steep(self: Classifier, x: torch.Tensor, fake_relu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, latent = real(self, x, fake_relu)
+        return logits + ((0 * x).sum((1, 2, 3)) + torch.arange(len(x))).sqrt()[:, None], latent
+
+    monkeypatch.setattr(Classifier, "logits_and_latent", steep)
+    broken, sound = ask(compute, [JobPart(1, REQUESTS[0]), JobPart(1, REQUESTS[0])])
+    assert broken.failure is not None
+    assert broken.failure.field == "loss"
+    assert sound.failure is None
+    assert sound.state is not None
 
 
 @pytest.mark.parametrize("k", [1, 40])

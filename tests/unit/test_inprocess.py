@@ -117,21 +117,25 @@ def test_the_time_of_a_bundle_begins_with_its_turn_and_a_stop_ends_those_that_wa
     folder = tiny_model_folder(tmp_path / "tiny")
 
     def slow(self: Compute, data: bytes) -> bytes:
-        time.sleep(0.4)
+        time.sleep(2)
         return data
 
     async def main() -> None:
         engine = InProcess(Places(paths=[folder.path]), device="cpu")
         await engine.start()
-        monkeypatch.setattr(Compute, "run", slow)
-        runs = [engine.run(data, model="tiny", version=None, timeout=0.7) for data in (b"first", b"second")]
-        assert await asyncio.gather(*runs) == [b"first", b"second"]
-        runs = [asyncio.ensure_future(engine.run(b"", model="tiny", version=None, timeout=5)) for _ in range(2)]
-        await asyncio.sleep(0.1)
-        await engine.close()
-        done, stopped = await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 5)
+        try:
+            monkeypatch.setattr(Compute, "run", slow)
+            runs = [engine.run(data, model="tiny", version=None, timeout=3.5) for data in (b"first", b"second")]
+            assert await asyncio.gather(*runs) == [b"first", b"second"]
+            runs = [asyncio.ensure_future(engine.run(b"", model="tiny", version=None, timeout=30)) for _ in range(2)]
+            await asyncio.sleep(0.2)
+        finally:
+            await engine.close()
+        done, stopped = await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 30)
         assert done == b""
         assert isinstance(stopped, WorkerUnavailable)
+        with pytest.raises(WorkerUnavailable, match="stopped"):
+            await engine.run(b"", model="tiny", version=None, timeout=30)
 
     asyncio.run(main())
 
