@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..bundle import PROTOCOL
+from ..bundle import MAX_JOBS, PROTOCOL
 from .backends.base import ModelInfo, Worker
 from .fairness import Fairness, Who
 from .group import FIRST_JOBS, Group, Plan, batches
@@ -122,9 +122,9 @@ class Batcher:
             self.times.learn_overhead(plan.worker.name, plan.info.name, plan.size, len(plan.jobs), overhead)
 
     def ended(self, plan: Plan, jobs: int, now: float) -> None:
-        """So many jobs of the bundle ended with it."""
-        kind = plan.info.name, plan.size
-        self._standings[plan.worker.name].ended = Ended(now, kind, len(plan.jobs), jobs, plan.expected)
+        """So many jobs of the bundle ended with it, not counting classifications."""
+        could = sum(job.spec.descends for job in plan.jobs)
+        self._standings[plan.worker.name].ended = Ended(now, plan.kind, could, jobs, plan.expected)
 
     def lost(self, plan: Plan, now: float, message: str) -> list[Candidate]:
         """The worker may have died of it: its jobs are tried again in smaller bundles. Returns those that are given up."""
@@ -203,7 +203,7 @@ class Batcher:
         return offers
 
     def _bundle(self, offer: Offer, offers: Sequence[Offer], now: float) -> Plan | None:
-        group = self._next_group(offer, offers)
+        group = self._next_group(offer, offers, now)
         if group is None:
             return None
         standing = self._standings[offer.worker.name]
@@ -215,21 +215,27 @@ class Batcher:
         if standing.outstanding and len(jobs) < most:
             return None
         jobs = group.trimmed(jobs)
-        kind = group.info.name, group.size
-        if not standing.outstanding and now < standing.lingers_until(kind, len(jobs), self.policy):
-            return None
-        steps = group.steps(jobs, others_come=standing.expects(kind, len(jobs), self.policy, now))
+        expects = standing.expects(group.kind, group.waiting(MAX_JOBS), self.policy, now)
+        steps = group.steps(jobs, others_come=expects)
         charges = [group.charge(evaluations) for evaluations in steps]
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
         timeout = self.policy.timeout(before + expected, first_use=self._is_first_use(group, jobs))
         return Plan(offer.worker, group.info, group.size, jobs, steps, charges, now, expected, timeout, group.queued)
 
-    def _next_group(self, offer: Offer, offers: Sequence[Offer]) -> Group | None:
-        """The worker's group with the job whose turn it is."""
+    def _next_group(self, offer: Offer, offers: Sequence[Offer], now: float) -> Group | None:
+        """The worker's group with the job whose turn it is, of those that it does not wait with."""
+        standing = self._standings[offer.worker.name]
+
+        def lingers(group: Group) -> bool:
+            if standing.outstanding or group.interactive:
+                return False
+            return now < standing.lingers_until(group.kind, group.waiting(MAX_JOBS), self.policy)
+
         turns = [
             (self._fairness.kind_rank(who[0]), self._fairness.caller_rank(who), job.since, group)
             for group in self._groups(offer, offers)
+            if not lingers(group)
             for who, line in group.lines
             if (job := next(group.of(line), None)) is not None
         ]

@@ -225,7 +225,7 @@ class Dispatcher:
                 self._take_failure(plan, ticket, job, part, Failure("internal", "its reply makes no sense."))
             else:
                 self._take_step(ticket, job)
-        if ended := sum(job.picture is not None for _, job, _ in sent):
+        if ended := sum(job.picture is not None and job.candidate.spec.descends for _, job, _ in sent):
             self._batcher.ended(plan, ended, self.clock())
 
     def _take_step(self, ticket: Ticket, job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Plan:
     def suspect(self) -> bool:
         return any(job.suspect for job in self.jobs)
 
+    @property
+    def kind(self) -> tuple[str, int]:
+        return self.info.name, self.size
+
 
 @dataclass
 class Group:
@@ -63,6 +68,20 @@ class Group:
     """Of its jobs, also those in flight."""
     known: dict[tuple[int, bool], float | None] = field(default_factory=dict)
     """Seconds of a step, as far as they were looked up."""
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        return self.info.name, self.size
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a job among those that wait is."""
+        return any(interactive and any(self.of(line)) for (interactive, _), line in self.lines)
+
+    def waiting(self, most: int) -> int:
+        """How many of its jobs could go now, counted up to `most`."""
+        jobs = itertools.chain.from_iterable(self.of(line) for _, line in self.lines)
+        return sum(1 for _ in itertools.islice(jobs, most))
 
     def accepts(self, job: Candidate) -> bool:
         version = self.info.current if job.version is None else job.version == self.info.version
@@ -126,7 +145,8 @@ class Group:
         if cost is not None and (self.total > 1 or others_come):
             longest = max(job.all_evaluations(self.info.card) for job in jobs)
             part = 1 if others_come else math.ceil(longest / self.policy.shared_parts)
-            k = min(k, max(part, int(self.policy.shortest_part / max(cost, 1e-9))))
+            shortest = max(self.policy.shortest_part, 2 * self._overhead(len(jobs)) * others_come)
+            k = min(k, max(part, int(shortest / max(cost, 1e-9))))
         return [self._part(job, k) for job in jobs]
 
     def _part(self, job: Candidate, k: int) -> int:
@@ -138,11 +158,14 @@ class Group:
 
     def steps_within(self, cost: float | None, *, jobs: int, interactive: bool = False) -> int:
         """How many steps of `cost` seconds fit the chunk target of so many jobs; one where the cost is not known."""
-        overhead = 0.0  # behind another bundle the way takes no time of the worker
-        if not self.queued:
-            overhead = self.times.overhead(self.worker.name, self.info.name, self.size, jobs)
-        target = self.policy.interactive_chunk if interactive else self.policy.chunk_target(self.size, overhead)
+        target = self.policy.chunk_target(self.size, self._overhead(jobs))
+        if interactive:
+            target = self.policy.interactive_chunk
         return 1 if cost is None else int(min(max(target / max(cost, 1e-9), 1), MAX_EVALUATIONS))
+
+    def _overhead(self, jobs: int) -> float:
+        """Seconds of such a bundle beside its steps; behind another one they are no time of the worker."""
+        return 0.0 if self.queued else self.times.overhead(self.worker.name, self.info.name, self.size, jobs)
 
     def cost(self, jobs: Sequence[Candidate], *, cheapest: bool = False) -> float | None:
         """Seconds of one step of these jobs; None where nothing is known."""

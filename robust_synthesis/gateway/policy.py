@@ -38,14 +38,15 @@ class Policy:
     patience: int = 3
     """Losses in a row, computed alone, after which a job is given up."""
     linger: float = 0.005
-    """That a worker waits after a bundle whose jobs ended, since their callers may send others to share the next one."""
+    """That a worker waits after a bundle whose jobs ended, where fewer of its kind are waiting than it had: callers may send
+    others, to share the next one. Interactive jobs are not waited with."""
     longest_linger: float = 0.025
-    """Where fewer are left than have ended, up to this..."""
+    """That it waits at most where more have ended than are waiting..."""
     linger_share: float = 0.1
-    """... and up to so much of what that bundle computed for."""
+    """... and of what the bundle computed for."""
     returning: float = 0.3
-    """After such a bundle, for which the few that are left take the shortest part at a time, so that callers who come back later
-    do not wait for them."""
+    """After a bundle with which more jobs ended than are waiting, while jobs go in short bundles, so that callers who come back
+    later do not wait for few."""
     bundle_bytes: int = 16 * 2**20
     """A bundle takes no further job beyond this; one job alone may be larger."""
     shortest_timeout: float = 5.0
@@ -65,9 +66,9 @@ class Policy:
         shortest = self.chunk[0] + (self.chunk[1] - self.chunk[0]) * min(max(share, 0.0), 1.0)
         return min(max(shortest, overhead / self.overhead_share), self.stretch * shortest)
 
-    def lingers(self, bundle: float, *, few_left: bool) -> float:
-        """Seconds that a worker waits for callers of jobs that ended with a bundle that computed for so long."""
-        return max(self.linger, min(self.longest_linger, self.linger_share * bundle)) if few_left else self.linger
+    def lingers(self, bundle: float, *, more_ended: bool) -> float:
+        """Seconds that a worker waits after a bundle that computed for so long, with which jobs ended."""
+        return max(self.linger, min(self.longest_linger, self.linger_share * bundle)) if more_ended else self.linger
 
     def largest(self, size: int, jobs: int) -> int:
         """R, the most jobs of a bundle, where a worker's share is `jobs`: more would gain little, or take too long to send."""

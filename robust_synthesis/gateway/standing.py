@@ -47,14 +47,6 @@ class Ended:
     seconds: float
     """That it should compute."""
 
-    def missing(self, kind: tuple[str, int], jobs: int) -> bool:
-        """Whether so many are fewer than it had."""
-        return kind == self.kind and jobs < self.jobs
-
-    def mostly_missing(self, kind: tuple[str, int], jobs: int) -> bool:
-        """Whether so many are fewer than ended with it."""
-        return kind == self.kind and jobs < self.ended
-
 
 @dataclass
 class Standing:
@@ -94,24 +86,24 @@ class Standing:
         refused = self.refused.get(model, Trouble()).message
         return refused or self.losses.message or self.absent.message
 
-    def lingers_until(self, kind: tuple[str, int], jobs: int, policy: Policy) -> float:
-        """Before which no bundle of so few jobs goes out."""
-        if self.ended is None or not self.ended.missing(kind, jobs):
+    def lingers_until(self, kind: tuple[str, int], waiting: int, policy: Policy) -> float:
+        """Before which no bundle of the kind goes out while so few jobs wait for it."""
+        if self.ended is None or kind != self.ended.kind or waiting >= self.ended.jobs:
             return -math.inf
-        return self.ended.at + policy.lingers(self.ended.seconds, few_left=self.ended.mostly_missing(kind, jobs))
+        return self.ended.at + policy.lingers(self.ended.seconds, more_ended=waiting < self.ended.ended)
 
-    def expects(self, kind: tuple[str, int], jobs: int, policy: Policy, now: float) -> bool:
-        """Whether most of those who could share a bundle of so few jobs may come while it computes."""
-        return (
-            self.ended is not None and self.ended.mostly_missing(kind, jobs) and now < self.ended.at + policy.returning
-        )
+    def expects(self, kind: tuple[str, int], waiting: int, policy: Policy, now: float) -> bool:
+        """Whether more jobs of the kind than wait may come while a bundle computes, as more have ended just now."""
+        if self.ended is None or kind != self.ended.kind:
+            return False
+        return waiting < self.ended.ended and now < self.ended.at + policy.returning
 
     def returns(self, now: float, policy: Policy) -> list[float]:
         """When it can be asked again, for everything that it is left alone with."""
         ended = self.ended
         times = [
             self.tired_until,
-            *(ended.at + policy.lingers(ended.seconds, few_left=few) for few in (False, True) if ended is not None),
+            *(ended.at + policy.lingers(ended.seconds, more_ended=more) for more in (False, True) if ended is not None),
             *(t.until for t in (self.absent, self.losses, *self.refused.values())),
         ]
         return [time for time in times if time > now]

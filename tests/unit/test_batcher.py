@@ -700,7 +700,8 @@ def test_a_worker_waits_a_moment_for_callers_whose_jobs_have_just_ended() -> Non
 @pytest.mark.parametrize(
     ("ended", "later", "steps"),
     [
-        (3, 0.03, 12),  # for 0.04 s
+        (4, 0.03, 13),  # a job that is alone: for 0.04 s
+        (3, 0.03, 12),
         (3, 0.31, 34),  # nobody has come back
         (2, 0.03, 34),  # more are left than have ended
     ],
@@ -719,20 +720,32 @@ def test_while_callers_may_come_back_the_few_that_were_left_compute_for_a_moment
     assert (len(plan.jobs), plan.steps[0]) == (left, steps)
 
 
+def test_such_a_moment_is_no_shorter_than_twice_the_way() -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds={1: 0.003})])]
+    jobs(batcher, 1, steps=10_000)
+    for _ in range(20):
+        (plan,) = batcher.plan(worker, 0.0)
+        answer(batcher, plan, {1: 0.003}, overhead=0.06)
+    batcher.ended(plan, 2, 1.0)
+    (plan,) = batcher.plan(worker, 1.03)
+    assert plan.steps == [40]
+
+
 @pytest.mark.parametrize(("step", "waits"), [(0.14, 0.025), (0.06, 0.012), (0.003, 0.005)])
-def test_a_worker_waits_longer_where_fewer_are_left_than_have_ended_with_a_long_bundle(
+def test_a_worker_waits_longer_where_more_have_ended_with_a_long_bundle_than_are_left(
     step: float, waits: float
 ) -> None:
-    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds={1: step, 8: step})])]
-    jobs(batcher, 4, steps=1)
-    (plan,) = batcher.plan(worker, 0.0)
-    answer(batcher, plan)
-    batcher.ended(plan, 3, 1.0)
-    jobs(batcher, 2)
-    assert batcher.plan(worker, 1.0 + 0.9 * waits) == []
-    assert batcher.next_change(1.0 + 0.9 * waits) == pytest.approx(1.0 + waits)
-    jobs(batcher, 1)  # as many as have ended
-    assert sizes(batcher.plan(worker, 1.0051)) == [3]
+    for arrive, now in ((1, 1.0 + 0.5 * waits), (0, 1.0 + 1.01 * waits)):
+        batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds={1: step, 8: step})])]
+        jobs(batcher, 4, steps=1)
+        (plan,) = batcher.plan(worker, 0.0)
+        answer(batcher, plan)
+        batcher.ended(plan, 3, 1.0)
+        jobs(batcher, 2)
+        assert batcher.plan(worker, 1.0 + 0.4 * waits) == []
+        assert batcher.next_change(1.0051) == (pytest.approx(1.0 + waits) if waits > 0.0051 else None)
+        jobs(batcher, 2 * arrive)  # as many as there were
+        assert sizes(batcher.plan(worker, now)) == [2 + 2 * arrive]
 
 
 def test_a_worker_does_not_wait_for_jobs_of_another_classifier_or_size() -> None:
@@ -743,6 +756,40 @@ def test_a_worker_does_not_wait_for_jobs_of_another_classifier_or_size() -> None
     batcher.ended(plan, 4, 1.0)
     jobs(batcher, 1, size=32)
     assert sizes(batcher.plan(worker, 1.001)) == [1]
+
+
+def test_while_it_waits_a_worker_computes_what_others_want_of_it() -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, 8, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, 8, 1.0)
+    jobs(batcher, 1)
+    jobs(batcher, 3, size=32)
+    (plan,) = batcher.plan(worker, 1.001)
+    assert (plan.size, len(plan.jobs)) == (32, 3)
+
+
+def test_a_worker_does_not_wait_with_interactive_jobs() -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, 4, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, 4, 1.0)
+    jobs(batcher, 1, interactive=True)
+    assert sizes(batcher.plan(worker, 1.001)) == [1]
+
+
+def test_a_worker_does_not_wait_where_enough_jobs_do_though_few_fit_into_a_bundle() -> None:
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, 16, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan)
+    batcher.ended(plan, 16, 1.0)
+    jobs(batcher, 16, upload=5 * 2**20)
+    (plan,) = batcher.plan(worker, 1.001)
+    assert len(plan.jobs) == 3
+    assert plan.steps[0] > 13  # longer than the moment
 
 
 @pytest.mark.parametrize(("count", "later"), [(4, 0.006), (1, 0.0)])

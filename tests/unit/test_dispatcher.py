@@ -13,8 +13,10 @@ import pytest
 
 from robust_synthesis.bundle import MAX_JOBS, PROTOCOL, Bundle, Failure, JobPart, Output
 from robust_synthesis.errors import InvalidInput, NotFound, SynthesisError
+from robust_synthesis.gateway.batcher import Batcher
 from robust_synthesis.gateway.dispatcher import Dispatcher
 from robust_synthesis.gateway.errors import Cancelled, DeadlineExceeded, JobLost, ShuttingDown
+from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.jobs import Progress
 from robust_synthesis.gateway.testing import FIRST_LEVEL, FakeBackend, FakeWorker, expected, fake_model, run
 from robust_synthesis.gateway.tickets import Outcome, Ticket
@@ -132,6 +134,23 @@ def test_a_request_without_a_seed_gets_one_and_keeps_it() -> None:
         assert found(outcome) == expected(seed=outcome.seed, steps=30)
 
     run(main())
+
+
+def test_the_batcher_hears_how_many_jobs_ended_with_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[int, int]] = []
+    real = Batcher.ended
+
+    def ended(self: Batcher, plan: Plan, jobs: int, now: float) -> None:
+        heard.append((len(plan.jobs), jobs))
+        real(self, plan, jobs, now)
+
+    async def main() -> None:
+        async with running(FakeWorker()) as dispatcher:
+            await asyncio.gather(*(submit(dispatcher, seed=steps, steps=steps) for steps in (2, 2, 1000)))
+
+    monkeypatch.setattr(Batcher, "ended", ended)
+    asyncio.run(main())
+    assert heard == [(3, 2), (1, 1)]
 
 
 def test_progress_counts_steps_up_to_the_end_with_pictures_where_wanted() -> None:
