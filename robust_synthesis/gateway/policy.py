@@ -23,7 +23,7 @@ class Policy:
 
     chunk: tuple[float, float] = (0.15, 0.3)
     """That a bundle computes for at least, at up to 64 pixels and at 224 and above."""
-    overhead_share: float = 0.02
+    overhead_share: float = 0.03
     """Of that time, which making, sending and reading a bundle may take before bundles become longer."""
     stretch: float = 2.0
     """How many times as long they become at most."""
