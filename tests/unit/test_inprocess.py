@@ -127,11 +127,11 @@ def test_the_time_of_a_bundle_begins_with_its_turn_and_a_stop_ends_those_that_wa
             monkeypatch.setattr(Compute, "run", slow)
             runs = [engine.run(data, model="tiny", version=None, timeout=3.5) for data in (b"first", b"second")]
             assert await asyncio.gather(*runs) == [b"first", b"second"]
-            runs = [asyncio.ensure_future(engine.run(b"", model="tiny", version=None, timeout=30)) for _ in range(2)]
+            last = [asyncio.ensure_future(engine.run(b"", model="tiny", version=None, timeout=30)) for _ in range(2)]
             await asyncio.sleep(0.2)
         finally:
             await engine.close()
-        done, stopped = await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 30)
+        done, stopped = await asyncio.wait_for(asyncio.gather(*last, return_exceptions=True), 30)
         assert done == b""
         assert isinstance(stopped, WorkerUnavailable)
         with pytest.raises(WorkerUnavailable, match="stopped"):
