@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..bundle import MAX_JOBS, PROTOCOL
+from ..bundle import PROTOCOL
 from .backends.base import ModelInfo, Worker
 from .fairness import Fairness, Who
 from .group import FIRST_JOBS, Group, Plan, batches
@@ -215,8 +215,8 @@ class Batcher:
         if standing.outstanding and len(jobs) < most:
             return None
         jobs = group.trimmed(jobs)
-        expects = standing.expects(group.kind, group.waiting(MAX_JOBS), self.policy, now)
-        steps = group.steps(jobs, others_come=expects)
+        others_come = standing.expects(group.kind, group.waiting, self.policy, now)
+        steps = group.steps(jobs, others_come=others_come)
         charges = [group.charge(evaluations) for evaluations in steps]
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
@@ -230,7 +230,7 @@ class Batcher:
         def lingers(group: Group) -> bool:
             if standing.outstanding or group.interactive:
                 return False
-            return now < standing.lingers_until(group.kind, group.waiting(MAX_JOBS), self.policy)
+            return now < standing.lingers_until(group.kind, group.waiting, self.policy)
 
         turns = [
             (self._fairness.kind_rank(who[0]), self._fairness.caller_rank(who), job.since, group)

@@ -7,8 +7,9 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from ..bundle import MAX_EVALUATIONS
+from ..bundle import MAX_EVALUATIONS, MAX_JOBS
 from .backends.base import ModelInfo, Worker
 from .fairness import Fairness, Who
 from .lines import Candidate, Line
@@ -47,6 +48,7 @@ class Plan:
 
     @property
     def kind(self) -> tuple[str, int]:
+        """Classifier and image size."""
         return self.info.name, self.size
 
 
@@ -71,6 +73,7 @@ class Group:
 
     @property
     def kind(self) -> tuple[str, int]:
+        """Classifier and image size."""
         return self.info.name, self.size
 
     @property
@@ -78,10 +81,11 @@ class Group:
         """Whether a job among those that wait is."""
         return any(interactive and any(self.of(line)) for (interactive, _), line in self.lines)
 
-    def waiting(self, most: int) -> int:
-        """How many of its jobs could go now, counted up to `most`."""
+    @cached_property
+    def waiting(self) -> int:
+        """How many of its jobs could go now, counted up to the most that a bundle can have."""
         jobs = itertools.chain.from_iterable(self.of(line) for _, line in self.lines)
-        return sum(1 for _ in itertools.islice(jobs, most))
+        return sum(1 for _ in itertools.islice(jobs, MAX_JOBS))
 
     def accepts(self, job: Candidate) -> bool:
         version = self.info.current if job.version is None else job.version == self.info.version
