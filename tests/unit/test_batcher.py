@@ -681,15 +681,18 @@ def test_nothing_is_kept_of_workers_that_are_gone() -> None:
     assert len(batcher.times._measured) == 1
 
 
-def test_a_worker_waits_a_moment_for_callers_whose_jobs_have_just_ended() -> None:
-    batcher, worker = (
-        Batcher(Policy(linger=0.005, longest_linger=0.025)),
-        [FakeWorker("0", [fake_model(step_seconds=FLAT)])],
-    )
-    jobs(batcher, 4, steps=1)
+def all_ended(count: int) -> tuple[Batcher, list[FakeWorker]]:
+    """So many jobs have shared a bundle, and ended with it at 1.0."""
+    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
+    jobs(batcher, count, steps=1)
     (plan,) = batcher.plan(worker, 0.0)
     answer(batcher, plan)
-    batcher.ended(plan, len(plan.jobs), 1.0)
+    batcher.ended(plan, count, 1.0)
+    return batcher, worker
+
+
+def test_a_worker_waits_a_moment_for_callers_whose_jobs_have_just_ended() -> None:
+    batcher, worker = all_ended(4)
     jobs(batcher, 1)
     assert batcher.plan(worker, 1.001) == []
     assert batcher.next_change(1.001) == pytest.approx(1.005)
@@ -749,21 +752,13 @@ def test_a_worker_waits_longer_where_more_have_ended_with_a_long_bundle_than_are
 
 
 def test_a_worker_does_not_wait_for_jobs_of_another_classifier_or_size() -> None:
-    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
-    jobs(batcher, 4, steps=1)
-    (plan,) = batcher.plan(worker, 0.0)
-    answer(batcher, plan)
-    batcher.ended(plan, 4, 1.0)
+    batcher, worker = all_ended(4)
     jobs(batcher, 1, size=32)
     assert sizes(batcher.plan(worker, 1.001)) == [1]
 
 
 def test_while_it_waits_a_worker_computes_what_others_want_of_it() -> None:
-    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
-    jobs(batcher, 8, steps=1)
-    (plan,) = batcher.plan(worker, 0.0)
-    answer(batcher, plan)
-    batcher.ended(plan, 8, 1.0)
+    batcher, worker = all_ended(8)
     jobs(batcher, 1)
     jobs(batcher, 3, size=32)
     (plan,) = batcher.plan(worker, 1.001)
@@ -771,21 +766,13 @@ def test_while_it_waits_a_worker_computes_what_others_want_of_it() -> None:
 
 
 def test_a_worker_does_not_wait_with_interactive_jobs() -> None:
-    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
-    jobs(batcher, 4, steps=1)
-    (plan,) = batcher.plan(worker, 0.0)
-    answer(batcher, plan)
-    batcher.ended(plan, 4, 1.0)
+    batcher, worker = all_ended(4)
     jobs(batcher, 1, interactive=True)
     assert sizes(batcher.plan(worker, 1.001)) == [1]
 
 
 def test_a_worker_does_not_wait_where_enough_jobs_do_though_few_fit_into_a_bundle() -> None:
-    batcher, worker = Batcher(), [FakeWorker("0", [fake_model(step_seconds=FLAT)])]
-    jobs(batcher, 16, steps=1)
-    (plan,) = batcher.plan(worker, 0.0)
-    answer(batcher, plan)
-    batcher.ended(plan, 16, 1.0)
+    batcher, worker = all_ended(16)
     jobs(batcher, 16, upload=5 * 2**20)
     (plan,) = batcher.plan(worker, 1.001)
     assert len(plan.jobs) == 3
@@ -794,13 +781,6 @@ def test_a_worker_does_not_wait_where_enough_jobs_do_though_few_fit_into_a_bundl
 
 @pytest.mark.parametrize(("count", "later"), [(4, 0.006), (1, 0.0)])
 def test_a_worker_does_not_wait_longer_than_that_nor_for_a_lone_caller(count: int, later: float) -> None:
-    batcher, worker = (
-        Batcher(Policy(linger=0.005, longest_linger=0.025)),
-        [FakeWorker("0", [fake_model(step_seconds=FLAT)])],
-    )
-    jobs(batcher, count, steps=1)
-    (plan,) = batcher.plan(worker, 0.5)
-    answer(batcher, plan)
-    batcher.ended(plan, len(plan.jobs), 1.0)
+    batcher, worker = all_ended(count)
     jobs(batcher, 1)
     assert sizes(batcher.plan(worker, 1.0 + later)) == [1]
