@@ -2,7 +2,8 @@
 
 A bundle asks for up to k evaluations (`steps`) of every one of its jobs, which may be of different tasks but share a classifier
 version and an image size. A job can be started, run, and finished by one bundle or by many: all that a worker must
-know is in the bundle, but for fixed problems that it still has from an earlier one, which go by their address.
+know is in the bundle, but for what it still has from an earlier one: fixed problems, which go by their address, and where
+jobs stand, which go by the job's key. Of such a job the next bundle can be sent before the reply of the last is back.
 
 `wire.py` has them as bytes. This module needs no torch.
 """
@@ -74,7 +75,7 @@ class JobState:
     remaining: int
     """Evaluations still to do."""
     best_x: Pixels | None = None
-    """The x of lowest loss. A bundle carries it only where it also finishes the job; a reply, only where it improved."""
+    """The x of lowest loss. A bundle carries it where the result needs it; a reply, only where it improved."""
     best_loss: float = math.inf
     best_probability: float = 0.0
 
@@ -89,7 +90,9 @@ class Output:
 
 @dataclass(frozen=True)
 class JobPart:
-    """A job's part of a bundle: a request to start, or else a state to go on from with its problem or the problem's address."""
+    """A job's part of a bundle: a request to start, or a state to go on from with its problem or the problem's address, or how
+    far the job is that the worker holds.
+    """
 
     steps: int
     """Evaluations to do at most, at least 1."""
@@ -104,6 +107,20 @@ class JobPart:
     """Run at batch size one."""
     output: Output | None = None
     """Given where the job may finish in this bundle."""
+    key: str | None = None
+    """Of the job, unlike that of any other. A worker that is given one holds where the job stands after the bundle."""
+    held: int | None = None
+    """Evaluations that the job which the worker holds has still to do when the bundle begins."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of pixels and files."""
+        arrays = [] if self.state is None else [self.state.x, self.state.best_x]
+        arrays += [] if self.problem is None else [self.problem.center, self.problem.mask]
+        files = () if self.request is None else (self.request.image, self.request.mask)
+        return sum(each.nbytes for each in arrays if each is not None) + sum(
+            len(file) for file in files if isinstance(file, bytes)
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,7 @@ class Failure:
     """Why a job cannot go on."""
 
     kind: str
-    """invalid, not_found, unknown_problem (send it again), memory, or internal."""
+    """invalid, not_found, unknown_problem or unknown_state (send it again), memory, or internal."""
     message: str
     field: str = ""
 
@@ -144,6 +161,8 @@ class JobReply:
     """Of a job that this bundle started and did not finish."""
     state: JobState | None = None
     """Of a job that goes on."""
+    held: bool = False
+    """Whether the worker has the state, too, under the job's key."""
     loss: Sequence[float] = ()
     """At every evaluation of this bundle."""
     probability: Sequence[float] = ()
@@ -166,4 +185,6 @@ class Reply:
     device: str = ""
     """That computed it, such as cuda:0; empty where the worker does not say."""
     precision: str = ""
-    """fp32 or bf16."""
+    """fp32, bf16 or int8."""
+    holds: bool = False
+    """Whether the worker keeps where jobs stand that have a key."""

@@ -54,6 +54,10 @@ def encode(bundle: Bundle) -> bytes:
             entry["problem"] = _put_problem(tensors, i, job.problem)
         if job.output is not None:
             entry["output"] = dataclasses.asdict(job.output)
+        if job.key is not None:
+            entry["key"] = job.key
+        if job.held is not None:
+            entry["held"] = job.held
         jobs.append(entry)
     return _blob({"model": bundle.model, "version": bundle.version, "jobs": jobs}, tensors)
 
@@ -88,6 +92,8 @@ def encode_reply(reply: Reply) -> bytes:
             entry["problem"] = _put_problem(tensors, i, job.problem)
         if job.state is not None:
             entry["state"] = _put_state(tensors, i, job.state)
+        if job.held:
+            entry["held"] = True
         if job.report:
             entry["report"] = dict(job.report)
         if job.picture is not None:
@@ -97,7 +103,7 @@ def encode_reply(reply: Reply) -> bytes:
         jobs.append(entry)
     header = {"model": reply.model, "version": reply.version, "seconds": reply.seconds, "batches": list(reply.batches)}
     where = {"device": reply.device, "precision": reply.precision}
-    return _blob(header | where | {"jobs": jobs}, tensors)
+    return _blob(header | where | {"holds": reply.holds, "jobs": jobs}, tensors)
 
 
 def encode_error(message: str) -> bytes:
@@ -129,6 +135,7 @@ def _reply(header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Re
                 started=entry.get("started", {}),
                 problem=_problem(entry["problem"], i, tensors) if "problem" in entry else None,
                 state=_state(entry["state"], i, tensors) if "state" in entry else None,
+                held=_get({"held": False, **entry}, "held", bool),
                 loss=trace[0].tolist(),
                 probability=trace[1].tolist(),
                 picture=None if picture is None else picture.tobytes(),
@@ -144,6 +151,7 @@ def _reply(header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Re
         batches,
         device=_word(header, "device"),
         precision=_word(header, "precision"),
+        holds=_get({"holds": False, **header}, "holds", bool),
     )
 
 
@@ -205,7 +213,10 @@ def _job(entry: Mapping[str, Any], i: int, tensors: Mapping[str, NDArray[Any]]) 
     state = _state(entry["state"], i, tensors) if entry.get("state") is not None else None
     problem = _problem(entry["problem"], i, tensors) if entry.get("problem") is not None else None
     address = entry.get("address")
-    if state is None and request is None:
+    key, held = _get(entry, "key", (str, type(None))), _get(entry, "held", (int, type(None)))
+    if held is not None and (key is None or state is not None or not 1 <= held <= MAX_EVALUATIONS):
+        raise InvalidInput("held", f"is {held}; give 1 to {MAX_EVALUATIONS} evaluations, with a key and no state.")
+    if state is None and request is None and held is None:
         raise InvalidInput("state", "is missing; send a state to go on from, or a request to start from.")
     if state is not None and problem is None and not isinstance(address, str):
         raise InvalidInput("problem", "is missing; send it, or its address.")
@@ -224,6 +235,8 @@ def _job(entry: Mapping[str, Any], i: int, tensors: Mapping[str, NDArray[Any]]) 
         address=address if problem is None else problem.address,
         exact=_get(entry, "exact", bool),
         output=output,
+        key=key,
+        held=held,
     )
 
 

@@ -1,4 +1,4 @@
-"""A worker's whole work: a bundle in, a reply out. It keeps nothing that the next bundle could not bring again."""
+"""A worker's whole work: a bundle in, a reply out. It keeps nothing that a later bundle could not bring again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..tasks import measures, prepare
 from ..wire import decode, encode_error, encode_reply
 from .failures import NOT_A_NUMBER, failure_of
 from .helpers import helpers
-from .members import Member, pause, segments
+from .members import Held, Member, pause, segments
 from .opening import open_jobs
 from .problems import Problems
 from .whole_job import whole_job
@@ -42,6 +42,7 @@ class Compute:
         """(size with padding, steps, seconds) of every batch of the last bundle."""
         self.last_seconds = 0.0
         self._problems = Problems()
+        self._held = Held()
         self._helpers = helpers()
 
     def describe(self) -> dict[str, Any]:
@@ -96,7 +97,8 @@ class Compute:
         except BundleError as error:
             return encode_error(str(error))
         self._problems.next_bundle()
-        members = open_jobs(bundle.jobs, self.classifier, self._problems, self._helpers)
+        self._held.next_bundle()
+        members = open_jobs(bundle.jobs, self.classifier, self._problems, self._held, self._helpers)
         jobs = [member for member in members if isinstance(member, Member)]
         for job in jobs:
             if job.problem.center.shape != jobs[0].problem.center.shape:
@@ -111,7 +113,7 @@ class Compute:
         self.last_seconds = time.perf_counter() - started
         device, precision = str(self.classifier.device), self.classifier.precision
         return encode_reply(
-            Reply(name, version, replies, self.last_seconds, self.last_batches, device=device, precision=precision)
+            Reply(name, version, replies, self.last_seconds, self.last_batches, device, precision, holds=True)
         )
 
     def _advance(self, group: Sequence[Member]) -> None:
@@ -184,6 +186,7 @@ class Compute:
                 started=job.started,
                 problem=job.sent,
                 state=job.paused,
+                held=job.hold(self._held),
                 loss=job.loss,
                 probability=job.probability,
             )
@@ -191,7 +194,7 @@ class Compute:
             reply = job.finishing.result()
         except Exception as error:
             return JobReply(failure=failure_of(error))
-        self._problems.drop(job.sent.address if job.sent else str(job.part.address))
+        self._problems.pop(job.address)
         report = {"predicted": self.classifier.card.classes[predicted[id(job)]], **reply.report}
         return dataclasses.replace(reply, report=report)
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from ..bundle import Failure, FixedProblem, JobPart, JobReply, JobState
 from ..engine.problem import Problem, State
 from ..engine.run import bucket
 from . import transport
 from .failures import NOT_A_NUMBER
+from .kept import Kept
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """Where a job stands between two bundles. Tensors have a first dimension of 1."""
+
+    problem: Problem
+    address: str
+    """Of the problem."""
+    state: State
+    best_loss: float
+
+
+Held = Kept[Standstill]
+"""By the key of the job."""
 
 
 @dataclass
@@ -23,6 +42,10 @@ class Member:
     state: State
     todo: int
     """Evaluations that this bundle does."""
+    address: str = ""
+    """Of the problem; empty where the job starts and ends in this bundle."""
+    best_loss: float = math.inf
+    """Before this bundle."""
     sent: FixedProblem | None = None
     """The problem, where this bundle started the job."""
     started: Mapping[str, Any] = field(default_factory=dict)
@@ -44,7 +67,23 @@ class Member:
 
     def betters(self, loss: float) -> bool:
         """Whether this bundle has found something better than those before, where its best loss is this one."""
-        return self.part.state is None or loss < self.part.state.best_loss
+        return loss < self.best_loss
+
+    def _knows_best(self) -> bool:
+        """Whether the x of lowest loss is here, or will not be asked for."""
+        sent = self.part.state
+        found = self.paused is not None and self.paused.best_x is not None
+        return sent is None or sent.best_x is not None or found or not bool(self.problem.use_best)
+
+    def hold(self, held: Held) -> bool:
+        """Keep where it stands for the next bundle, if its gateway wants that."""
+        if self.part.key is None or self.paused is None or not self._knows_best():
+            return False
+        # Not its rows of a batch, whose memory would stay as long as one of its jobs.
+        state = State(**{name: value.clone() for name, value in vars(self.state).items()})
+        size = state.x.nbytes + state.best_x.nbytes
+        held.put(self.part.key, Standstill(self.problem, self.address, state, self.paused.best_loss), size)
+        return True
 
 
 def pause(members: Sequence[Member]) -> None:
@@ -52,7 +91,8 @@ def pause(members: Sequence[Member]) -> None:
     if not members:
         return
     state = State.stack([member.state for member in members])
-    finite = state.x.isfinite().flatten(1).all(1).tolist()
+    state = replace(state, x=state.x.cpu())
+    finite = np.isfinite(state.x.numpy()).all(axis=(1, 2, 3)).tolist()
     best = state.best_loss.tolist()
     states = transport.job_states(
         state, with_best=[member.betters(loss) for member, loss in zip(members, best, strict=True)]

@@ -15,23 +15,24 @@ from ..requests import Request
 from ..tasks import make_job, prepare, ran_with
 from . import transport
 from .failures import failure_of
-from .members import Member
+from .members import Held, Member
 from .problems import Problems
 
 
 def open_jobs(
-    parts: Sequence[JobPart | Failure], classifier: Classifier, problems: Problems, helpers: Executor
+    parts: Sequence[JobPart | Failure], classifier: Classifier, problems: Problems, held: Held, helpers: Executor
 ) -> list[Member | JobReply]:
     """A member for each part, or a reply where there is nothing to descend to.
 
-    Those that start, with photographs to read, are for the helpers; those that go on become tensors together.
+    Those that start, with photographs to read, are for the helpers; those that go on become tensors together, if they are not
+    tensors still.
     """
     starting = {
         i: helpers.submit(_begin, part, classifier, problems)
         for i, part in enumerate(parts)
-        if isinstance(part, JobPart) and part.state is None
+        if isinstance(part, JobPart) and part.state is None and part.held is None
     }
-    opened = _go_on({i: part for i, part in enumerate(parts) if i not in starting}, classifier, problems)
+    opened = _go_on({i: part for i, part in enumerate(parts) if i not in starting}, classifier, problems, held)
     opened |= {i: begun.result() for i, begun in starting.items()}
     return [opened[i] for i in range(len(parts))]
 
@@ -74,11 +75,12 @@ def _start(part: JobPart, request: Request, classifier: Classifier, problems: Pr
         "evaluations": evaluations,
     }
     problem = problems.add(sent, classifier) if sent else job.problem.to(classifier.device)
-    return Member(part, problem, job.state.to(classifier.device), todo, sent, started)
+    state = job.state.to(classifier.device)
+    return Member(part, problem, state, todo, sent.address if sent else "", sent=sent, started=started)
 
 
 def _go_on(
-    parts: Mapping[int, JobPart | Failure], classifier: Classifier, problems: Problems
+    parts: Mapping[int, JobPart | Failure], classifier: Classifier, problems: Problems, held: Held
 ) -> dict[int, Member | JobReply]:
     opened: dict[int, Member | JobReply] = {}
     sizes: defaultdict[int, dict[int, tuple[JobPart, JobState, Problem]]] = defaultdict(dict)
@@ -86,6 +88,8 @@ def _go_on(
         try:
             if isinstance(part, Failure):
                 opened[i] = JobReply(failure=part)
+            elif part.held is not None:
+                opened[i] = _take_up(part, part.held, held)
             elif (problem := _problem(part, classifier, problems)) is None:
                 unknown = Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
                 opened[i] = JobReply(failure=unknown)
@@ -102,8 +106,18 @@ def _go_on(
             continue
         for row, (i, (part, sent, problem)) in enumerate(going.items()):
             state = states.rows(slice(row, row + 1))
-            opened[i] = Member(part, problem, state, min(part.steps, sent.remaining))
+            todo = min(part.steps, sent.remaining)
+            opened[i] = Member(part, problem, state, todo, str(part.address), sent.best_loss)
     return opened
+
+
+def _take_up(part: JobPart, remaining: int, held: Held) -> Member | JobReply:
+    """A job that the worker holds. It is held no longer: where this bundle is lost, it goes on from an earlier state."""
+    found = held.pop(str(part.key))
+    if found is None or int(found.state.remaining) != remaining:
+        unknown = Failure("unknown_state", "this worker does not hold it; send its state.", "held")
+        return JobReply(failure=unknown)
+    return Member(part, found.problem, found.state, min(part.steps, remaining), found.address, found.best_loss)
 
 
 def _problem(part: JobPart, classifier: Classifier, problems: Problems) -> Problem | None:

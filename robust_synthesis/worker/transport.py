@@ -29,8 +29,12 @@ _SCALARS: Mapping[str, type] = {
 
 
 def to_levels(x: Tensor) -> Pixels:
-    """Values on the grid -> u16, of the same shape."""
-    return (x.cpu() * LEVELS).round().to(torch.int32).numpy().astype(np.uint16)
+    """Values on the grid -> u16, of the same shape. What is not a number becomes any level.
+
+    In one thread: those of torch sleep while a GPU computes, and would take longer to wake than this takes.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.rint(x.cpu().numpy() * np.float32(LEVELS)).astype(np.uint16)
 
 
 def from_levels(pixels: Pixels, device: torch.device) -> Tensor:

@@ -78,9 +78,13 @@ def start(request: Request, steps: int = 10_001, *, exact: bool = True, index: i
     return JobPart(steps, request, index, exact=exact, output=Output())
 
 
-def drive(compute: Callable[[], Compute], request: Request, k: int, *, send: bool = False) -> JobReply:
-    """A job in chunks of k evaluations, each on the worker that `compute` gives, as a gateway would drive it."""
-    part = JobPart(k, request, exact=True)
+def drive(
+    compute: Callable[[], Compute], request: Request, k: int, *, send: bool = False, key: str | None = None
+) -> JobReply:
+    """A job in chunks of k evaluations, each on the worker that `compute` gives, as a gateway would drive it; with a key, the
+    worker holds it.
+    """
+    part = JobPart(k, request, exact=True, key=key)
     best_x, problem = None, None
     losses: list[float] = []
     while True:
@@ -94,6 +98,11 @@ def drive(compute: Callable[[], Compute], request: Request, k: int, *, send: boo
         assert problem is not None
         best_x = reply.state.best_x if reply.state.best_x is not None else best_x
         last = reply.state.remaining <= k
+        assert reply.held == (key is not None)
+        if reply.held:
+            needed = request if last and request.paste_back else None
+            part = JobPart(k, needed, exact=True, key=key, held=reply.state.remaining)
+            continue
         part = JobPart(
             k,
             request if last and request.paste_back else None,
@@ -113,6 +122,7 @@ def test_a_job_is_the_librarys_bit_for_bit_however_it_is_cut(classifier: Classif
     for reply in (
         whole,
         drive(lambda: compute, request_, 3),
+        drive(lambda: compute, request_, 3, key="job"),
         drive(lambda: Compute(classifier), request_, 4, send=True),
     ):
         assert reply.picture is not None
@@ -225,6 +235,10 @@ def broken_parts(state: JobState, problem: FixedProblem) -> list[tuple[str, JobP
         ("steps", JobPart(0, state=state, problem=problem)),
         ("steps", JobPart(1_000_000, state=state, problem=problem)),
         ("state", JobPart(2)),
+        ("held", JobPart(2, held=3)),
+        ("held", JobPart(2, key="job", held=0)),
+        ("held", JobPart(2, key="job", held=3, state=state, problem=problem)),
+        ("held", JobPart(2, key="job", held=3)),
         ("problem", JobPart(2, state=state)),
         ("problem", JobPart(2, state=state, address="f" * 32)),
         ("x", going_on(x=small)),
@@ -488,6 +502,47 @@ def test_an_unknown_problem_is_asked_for(compute: Compute) -> None:
     (forgotten,) = ask(compute, [part])  # a job that is done leaves nothing behind
     assert forgotten.failure is not None
     assert forgotten.failure.kind == "unknown_problem"
+
+
+def test_a_job_is_held_once_and_only_where_it_stands(compute: Compute) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0], key="job")])
+    assert begun.held
+    assert begun.state is not None
+    left = begun.state.remaining
+    (elsewhere,) = ask(compute, [JobPart(2, key="job", held=left - 1)])
+    (gone,) = ask(compute, [JobPart(2, key="job", held=left)])
+    for reply in (elsewhere, gone):
+        assert reply.failure is not None
+        assert reply.failure.kind == "unknown_state"
+
+
+def test_a_job_is_held_only_where_the_picture_of_lowest_loss_is_known(compute: Compute) -> None:
+    (begun,) = ask(compute, [JobPart(3, REQUESTS[0])])
+    assert not begun.held
+    assert begun.state is not None
+    state = dataclasses.replace(begun.state, best_loss=-1e9)  # nothing found later is better
+    for best_x in (None, state.x):
+        sent = dataclasses.replace(state, best_x=best_x)
+        (reply,) = ask(compute, [JobPart(2, state=sent, problem=begun.problem, key="job")])
+        assert reply.failure is None
+        assert reply.held == (best_x is not None)
+
+
+def test_a_job_that_failed_is_not_held(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0], key="job")])
+    assert begun.state is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(compute_module, "advance", _raise)
+        (failed,) = ask(compute, [JobPart(2, key="job", held=begun.state.remaining)])
+        assert failed.failure is not None
+        assert failed.failure.kind == "internal"
+    (reply,) = ask(compute, [JobPart(2, key="job", held=begun.state.remaining)])
+    assert reply.failure is not None
+    assert reply.failure.kind == "unknown_state"
+
+
+def _raise(*_: Any) -> None:
+    raise RuntimeError("oops")
 
 
 def test_a_form_gets_a_picture_or_a_report(compute: Compute, classifier: Classifier) -> None:

@@ -31,12 +31,24 @@ def test_the_least_recently_used_goes_where_there_are_too_many_bytes(classifier:
     problems = Problems(max_bytes=3 * BYTES)
     first, second = sent(1), sent(2)
     for each in (first, second, sent(3)):
+        problems.next_bundle()
         problems.add(each, classifier)
     assert problems.get(first.address) is not None
     problems.add(sent(4), classifier)
     assert len(problems) == 3
     assert problems.get(first.address) is not None
     assert problems.get(second.address) is None
+
+
+def test_all_that_the_current_bundle_uses_is_kept_however_much_it_is(classifier: Classifier) -> None:
+    problems = Problems(max_bytes=2 * BYTES)
+    several = [sent(seed) for seed in range(4)]
+    for each in several:
+        problems.add(each, classifier)
+    assert all(problems.get(each.address) is not None for each in several)
+    problems.next_bundle()
+    problems.add(sent(9), classifier)
+    assert len(problems) == 2
 
 
 def test_what_no_bundle_uses_any_more_is_forgotten_and_what_one_does_stays(classifier: Classifier) -> None:
@@ -56,7 +68,7 @@ def test_a_problem_that_two_jobs_share_is_counted_once(classifier: Classifier) -
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: problems.add(one, classifier), range(64)))
     assert all((problem.center == found[0].center).all() for problem in found)
-    problems.drop(one.address)
+    problems.pop(one.address)
     problems.add(other, classifier)
     problems.add(one, classifier)
     assert len(problems) == 2
