@@ -27,6 +27,7 @@ from typing import Any
 from clients.loadgen.arrivals import arrivals
 from clients.loadgen.drive import Drive, Send
 from robust_synthesis import imaging, specs
+from robust_synthesis.bundle import MAX_JOBS
 from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, State
@@ -129,9 +130,9 @@ async def joined(folder: ModelFolder) -> AsyncIterator[Submit]:
 
 
 @contextlib.asynccontextmanager
-async def whole(folder: ModelFolder, delay: float, **how: Any) -> AsyncIterator[Submit]:
+async def whole(folder: ModelFolder, largest: int, delay: float, **how: Any) -> AsyncIterator[Submit]:
     """Batches of whole requests; `how` is for the handler."""
-    requests = WholeRequests(Handler(folder, **how), Policy().largest(folder.card.size, 1), delay)
+    requests = WholeRequests(Handler(folder, **how), largest, delay)
     worker = asyncio.create_task(requests.work())
     try:
         yield requests.submit
@@ -160,12 +161,14 @@ async def _compare(
     """Figures, and latency over percentile of both."""
     plain = [f"plain handler, {1000 * delay:.0f} ms" for delay in DELAYS]
     leaving = "handler whose jobs leave"
+    # Where more jobs take no longer, bundles have as many as they may.
+    largest = Policy().largest(folder.card.size, 1) if sleep is None else MAX_JOBS
     async with contextlib.AsyncExitStack() as stack:
         sides = {"joined": await stack.enter_async_context(joined(folder))}
         for name, delay in zip(plain, DELAYS, strict=True):
-            sides[name] = await stack.enter_async_context(whole(folder, delay, sleep=sleep))
+            sides[name] = await stack.enter_async_context(whole(folder, largest, delay, sleep=sleep))
         if sleep is None:
-            sides[leaving] = await stack.enter_async_context(whole(folder, 0.0, leave=True))
+            sides[leaving] = await stack.enter_async_context(whole(folder, largest, 0.0, leave=True))
         senders = {name: _sending(submit, folder.card.classes) for name, submit in sides.items()}
         rates: defaultdict[str, list[float]] = defaultdict(list)
         for turn in range(-1, 2):

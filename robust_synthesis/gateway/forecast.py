@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from ..bundle import MAX_JOBS
 from .backends.base import Worker
 from .batcher import Batcher
 from .fairness import Who
@@ -22,8 +23,8 @@ class _Load:
     jobs: int = 0
     seconds: float = 0.0
     """Of one worker."""
-    pixels: int = 0
-    """Side of the largest picture."""
+    most: int = MAX_JOBS
+    """In a full batch, of the jobs whose batches are smallest."""
 
 
 class Forecast:
@@ -62,14 +63,14 @@ class Forecast:
         known = self._batcher.seconds(job, workers)
         if known is None:
             return 0.0
-        side, seconds = known
-        load.pixels = max(load.pixels, side)
+        most, seconds = known
+        load.most = min(load.most, most)
         return seconds
 
     def _wait(self, load: _Load, workers: Sequence[Worker]) -> float:
         """Workers take new jobs as soon as they have room: all but the last of a full set must have ended."""
         up = max(1, _up(workers))
-        room = up * self._batcher.policy.largest(load.pixels, load.jobs)
+        room = up * load.most
         return load.seconds / up * max(0, load.jobs - room + 1) / max(1, load.jobs)
 
 

@@ -17,18 +17,13 @@ def speed_of(kind: Kind, workers: Sequence[Worker], times: StepTimes, policy: Po
     ]
     rates, steps = {}, []
     for worker, info in [pair for pair in able if pair[0].up] or able:
-        guesses = {size: times.cost(worker.name, info, kind.side, size) for size in _sizes(kind, policy)}
+        most = 1 if kind.exact else times.fullest(worker.name, info, kind.side, policy.largest(kind.side, 1))
+        guesses = {size: times.cost(worker.name, info, kind.side, size) for size in BUCKETS if size <= most}
         known = {size: seconds for size, seconds in guesses.items() if seconds}
         if known:
             rates[worker.name] = _rate(known, 2 * policy.chunk_target(kind.side)) * (kind.side / 64) ** 2
             steps.append(known[min(known)])
     return Speed(sum(rates.values()), max(steps), frozenset(rates)) if rates else None
-
-
-def _sizes(kind: Kind, policy: Policy) -> Sequence[int]:
-    """Of the batches that full bundles are made of."""
-    most = 1 if kind.exact else policy.largest(kind.side, 1)
-    return [size for size in BUCKETS if size <= most]
 
 
 def _rate(seconds: dict[int, float], longest: float) -> float:

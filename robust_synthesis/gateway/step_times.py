@@ -11,6 +11,8 @@ from .backends.base import ModelInfo
 
 BUCKETS = (1, 2, 4, 8, 16, 32)
 """Workers pad batches to these sizes, as `engine.run` says."""
+HARDLY = 1.2
+"""How many times as long a step of twice as many jobs may take, where jobs had better not be spread over two bundles."""
 WEIGHT = 0.3
 """Of a new measurement against the average of those before it."""
 
@@ -26,6 +28,7 @@ class StepTimes:
     def __init__(self) -> None:
         self._measured: dict[tuple[str, str, int], dict[int, float]] = {}
         self._overheads: dict[tuple[str, str, int], dict[int, float]] = {}
+        self._ways: dict[tuple[str, str, int], dict[int, float]] = {}
 
     def learn(self, worker: str, model: str, size: int, batches: Sequence[tuple[int, int, float]]) -> None:
         """Take in what a reply measured: (bucket, steps, seconds) of every batch that ran."""
@@ -35,18 +38,37 @@ class StepTimes:
             new = sum(seconds for _, seconds in runs) / sum(steps for steps, _ in runs)
             measured[batch] = _average(measured.get(batch, new), new)
 
-    def learn_overhead(self, worker: str, model: str, size: int, jobs: int, seconds: float) -> None:
-        """Take in what a bundle of so many jobs took beside its steps."""
-        measured, batch = self._overheads.setdefault((worker, model, size), {}), bucket(jobs)
-        measured[batch] = _average(measured.get(batch, seconds), seconds)
+    def learn_overhead(self, worker: str, model: str, size: int, jobs: int, seconds: float, way: float) -> None:
+        """Take in what a bundle of so many jobs took beside its steps, and of that the way there and back."""
+        for times, new in ((self._overheads, seconds), (self._ways, way)):
+            measured, batch = times.setdefault((worker, model, size), {}), bucket(jobs)
+            measured[batch] = _average(measured.get(batch, new), new)
 
     def overhead(self, worker: str, model: str, size: int, jobs: int) -> float:
         """Seconds of a bundle beside its steps; 0 until one of as many jobs has come back."""
         return self._overheads.get((worker, model, size), {}).get(bucket(jobs), 0.0)
 
+    def fullest(self, worker: str, info: ModelInfo, size: int, batch: int) -> int:
+        """A batch of twice the size, and so on, as long as its steps take hardly longer."""
+        while batch < BUCKETS[-1]:
+            known, twice = (
+                self.step(worker, info, size, bucket(batch)),
+                self.step(worker, info, size, bucket(2 * batch)),
+            )
+            if known is None or twice is None or twice > HARDLY * known:
+                break
+            batch *= 2
+        return batch
+
+    def way(self, worker: str, model: str, size: int, jobs: int) -> float:
+        """Seconds of the way there and back of about as many jobs; 0 until a bundle has come back."""
+        measured = self._ways.get((worker, model, size), {0: 0.0})
+        return measured[min(measured, key=lambda known: abs(known - bucket(jobs)))]
+
     def forget(self, worker: str) -> None:
         self._measured = {key: times for key, times in self._measured.items() if key[0] != worker}
         self._overheads = {key: times for key, times in self._overheads.items() if key[0] != worker}
+        self._ways = {key: times for key, times in self._ways.items() if key[0] != worker}
 
     def step(self, worker: str, info: ModelInfo, size: int, batch: int) -> float | None:
         """Best guess for a batch of this bucket; None where nothing is known of this classifier on this worker."""
@@ -56,6 +78,8 @@ class StepTimes:
             return _curve(info.step_seconds, batch) * pixels if info.step_seconds else None
         if batch in measured:
             return measured[batch]
+        if len(measured) > 1 and batch > min(measured):
+            return _curve(measured, batch)
         near = min(measured, key=lambda known: max(known / batch, batch / known))
         if info.step_seconds:
             return measured[near] * _curve(info.step_seconds, batch) / _curve(info.step_seconds, near)
@@ -79,7 +103,7 @@ def _average(old: float, new: float) -> float:
 
 
 def _curve(measured: Mapping[int, float], batch: int) -> float:
-    """Linear between the batch sizes of the warm-up, and beyond the last."""
+    """Linear between the batch sizes that were measured, and beyond the last."""
     points = sorted(measured.items())
     below = [point for point in points if point[0] <= batch]
     above = [point for point in points if point[0] > batch]

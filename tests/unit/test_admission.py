@@ -25,7 +25,7 @@ from robust_synthesis.requests import Request
 from robust_synthesis.specs import Generate
 
 STEP = 0.1
-"""Seconds of a batch of any size, so that sixteen jobs of 9 steps are done in one second."""
+"""Seconds of a batch of any size, so that 32 jobs of 9 steps are done in one second."""
 
 
 def _seconds(batch: int) -> float:
@@ -88,7 +88,7 @@ def test_a_greedy_caller_is_refused_its_thousand_and_delays_nobody() -> None:
         results = await asyncio.gather(*greedy, return_exceptions=True)
         kinds = Counter(type(result) for result in results)
         assert set(kinds) == {float, QuotaExceeded}
-        assert kinds[float] == pytest.approx(2 * 16 * 2, abs=4)  # half of four seconds of two workers
+        assert kinds[float] == pytest.approx(2 * 32 * 2, abs=4)  # half of four seconds of two workers
         assert all(0 < each.retry_after_seconds <= LONGEST_RETRY for each in results if isinstance(each, QuotaExceeded))
         await here.dispatcher.close(0)
 
@@ -101,7 +101,7 @@ def test_under_ten_times_the_load_the_worker_does_as_much_as_ever_and_all_that_i
     async def main() -> None:
         here, rng, end = Scene(workers=1, seconds=4, share=1.0), random.Random(3), 15
         await here.dispatcher.start()
-        rate = 16 / (10 * STEP)  # requests in a second
+        rate = 32 / (10 * STEP)  # requests in a second
         took: list[float] = []
         refusals = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,10 +18,12 @@ from robust_synthesis.specs import Generate
 SIDE = 512
 """Bundles of two, of which two are under way."""
 STEP = 0.05
+TWO: Mapping[int, float] = {1: 0.6 * STEP, 2: STEP}
+"""More jobs at a time take longer in proportion."""
 
 
 def worker() -> FakeWorker:
-    return FakeWorker(models=[fake_model(size=SIDE, step_seconds={1: STEP, 2: STEP})], seconds=lambda _: STEP)
+    return FakeWorker(models=[fake_model(size=SIDE, step_seconds=TWO)], seconds=lambda batch: TWO[batch])
 
 
 def submit(dispatcher: Dispatcher, caller: str = "", steps: int = 99, **fields: Any) -> Ticket:
