@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from ..bundle import BundleError, BundleTooLarge, Failure, JobPart, Output, Reply
 from ..errors import InvalidInput, NotFound, SynthesisError
@@ -64,7 +65,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._loops: set[asyncio.Task[None]] = set()
-        self._bundles: set[asyncio.Task[None]] = set()
+        self._bundles: dict[Plan, asyncio.Task[None]] = {}
         self._look: asyncio.TimerHandle | None = None
         self._open = False
 
@@ -104,7 +105,7 @@ class Dispatcher:
         await self.finish(grace)
         if self._look is not None:
             self._look.cancel()
-        tasks = self._loops | self._bundles
+        tasks = {*self._loops, *self._bundles.values()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -165,8 +166,8 @@ class Dispatcher:
             now = self.clock()
             for plan in self._batcher.plan(self._backend.workers(), now):
                 task = asyncio.create_task(self._run(plan, [self._jobs[job] for job in plan.jobs]))
-                self._bundles.add(task)
-                task.add_done_callback(self._bundles.discard)
+                self._bundles[plan] = task
+                task.add_done_callback(partial(self._ended, plan))
             self._look_at_places()
             change = self._batcher.next_change(now)
             with contextlib.suppress(TimeoutError):
@@ -183,12 +184,16 @@ class Dispatcher:
     async def _run(self, plan: Plan, members: Sequence[tuple[Ticket, Job]]) -> None:
         """One bundle, from plan to reply."""
         sent = [
-            (ticket, job, job.part(plan.worker.name, steps))
+            (ticket, job, job.part(plan.worker.name, steps, ahead=plan.ahead.get(job.candidate)))
             for (ticket, job), steps in zip(members, plan.steps, strict=True)
-            if job.candidate.status is not Status.GONE
+            if plan.answers_for(job.candidate)
         ]
         try:
-            reply = await exchange(plan, sent, self.clock, self._observer.bundle_sent)
+            try:
+                reply = await exchange(plan, sent, self.clock, self._observer.bundle_sent)
+            finally:
+                if plan.after in self._bundles:  # what became of its jobs there comes first
+                    await asyncio.wait({self._bundles[plan.after]})
             if reply is None:
                 self._batcher.unsent(plan)
             else:
@@ -211,28 +216,31 @@ class Dispatcher:
         finally:
             self._wake.set()
 
+    def _ended(self, plan: Plan, _: asyncio.Task[None]) -> None:
+        del self._bundles[plan]
+
     def _take_reply(self, plan: Plan, sent: Sent, reply: Reply) -> None:
-        self._batcher.answered(plan, reply.batches, self.clock())
+        self._batcher.answered(plan, reply.batches, self.clock(), seconds=reply.seconds, holds=reply.holds)
         for ticket in tickets(sent):
             ticket.timings.compute += reply.seconds
             ticket.computed(reply.device, reply.precision)
         for (ticket, job, part), answer in zip(sent, reply.jobs, strict=True):
-            if job.candidate.status is Status.GONE:
+            if not plan.answers_for(job.candidate):
                 continue
             if answer.failure is not None:
                 self._take_failure(plan, ticket, job, part, answer.failure)
             elif not job.take(answer, plan.worker.name):
                 self._take_failure(plan, ticket, job, part, Failure("internal", "its reply makes no sense."))
             else:
-                self._take_step(ticket, job)
+                self._take_step(plan, ticket, job)
         if ended := sum(job.picture is not None and job.candidate.spec.descends for _, job, _ in sent):
             self._batcher.ended(plan, ended, self.clock())
 
-    def _take_step(self, ticket: Ticket, job: Job) -> None:
+    def _take_step(self, plan: Plan, ticket: Ticket, job: Job) -> None:
         """A bundle advanced a job, perhaps to its end."""
         ticket.report(job.progress(preview=ticket.previews))
         if job.picture is None:
-            self._batcher.resume(job.candidate, job.remaining)
+            self._batcher.resume(plan, job.candidate, job.remaining)
             return
         self._batcher.remove(job.candidate)
         if all(each.picture is not None for each in ticket.jobs):
@@ -242,7 +250,9 @@ class Dispatcher:
         """A worker says why a job cannot go on; the others of its bundle are not concerned."""
         if failure.kind in ("invalid", "not_found"):
             ticket.fail(error_of(failure))
-        elif failure.kind == "unknown_problem" and part.state is not None and part.problem is None:
+        elif (failure.kind == "unknown_state" and part.held is not None) or (
+            failure.kind == "unknown_problem" and part.state is not None and part.problem is None
+        ):
             job.forget(plan.worker.name)
             self._batcher.retry(job.candidate)
         elif failure.kind == "memory":
@@ -259,7 +269,7 @@ class Dispatcher:
         """The bundle did not go out. Its jobs are tried in smaller ones; one that was alone fails alone."""
         self._batcher.unsent(plan)
         for ticket, job, part in sent:
-            if job.candidate.status is Status.GONE or self._batcher.shrink(job.candidate, len(plan.jobs)):
+            if not plan.answers_for(job.candidate) or self._batcher.shrink(job.candidate, len(plan.jobs)):
                 continue
             field = "size" if part.request is None or part.request.image is None else "image"
             ticket.fail(InvalidInput(field, f"makes more work than a worker takes at once; give less ({error})"))
@@ -268,7 +278,7 @@ class Dispatcher:
         """The worker may have died, and this bundle may be why."""
         for _, job in self._jobs.values():
             job.forget(plan.worker.name)
-        for ticket in tickets(sent):
+        for ticket in tickets([each for each in sent if plan.answers_for(each[1].candidate)]):
             ticket.timings.retries += 1
         for candidate in self._batcher.lost(plan, self.clock(), f"worker {plan.worker.name}: {error}"):
             times = candidate.lost_alone

@@ -28,7 +28,7 @@ async def exchange(plan: Plan, sent: Sent, clock: Callable[[], float], on_send: 
     Raises WorkerLost, WorkerUnavailable, and BundleError for what is no reply to this bundle.
     """
     bundle = Bundle(plan.info.name, [part for _, _, part in sent], plan.info.version)
-    large = sum(job.upload for job in plan.jobs) > LARGE
+    large = sum(part.nbytes for _, _, part in sent) > LARGE
     blob = await asyncio.to_thread(encode, bundle) if large else encode(bundle)
     if all(job.candidate.status is Status.GONE for _, job, _ in sent):
         return None

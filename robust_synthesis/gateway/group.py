@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..bundle import MAX_EVALUATIONS, MAX_JOBS
 from .backends.base import ModelInfo, Worker
 from .fairness import Fairness, Who
-from .lines import Candidate, Line
+from .lines import Candidate, Line, Status
 from .policy import Policy
 from .step_times import StepTimes, bucket
 
@@ -41,6 +41,18 @@ class Plan:
     timeout: float
     queued: bool = False
     """Behind another bundle of its worker."""
+    after: Plan | None = None
+    """The bundle under way whose jobs it goes on with. The worker will hold them then."""
+    ahead: Mapping[Candidate, int] = field(default_factory=dict)
+    """Evaluations that each of those has still to do by then."""
+
+    def answers_for(self, job: Candidate) -> bool:
+        """Whether what becomes of the bundle concerns the job: not if it was cancelled, or is tried again already."""
+        return job.status is Status.IN_FLIGHT and job.plan is not None and self in (job.plan, job.plan.after)
+
+    def goes_on(self, job: Candidate, steps: int) -> bool:
+        """Whether so many evaluations of it leave some to do."""
+        return self.answers_for(job) and job.evaluations(self.info.card) > steps
 
     @property
     def suspect(self) -> bool:
@@ -65,6 +77,8 @@ class Group:
     """Workers that could compute these jobs too."""
     queued: bool = False
     """Behind a bundle that is outstanding. Jobs that may have caused a loss are left out then: they could take it along."""
+    followed: bool = False
+    """Whether the worker holds jobs, so that its next bundle can be sent before the end of this one."""
     lines: list[tuple[Who, Line]] = field(default_factory=list)
     total: int = 0
     """Of its jobs, also those in flight."""
@@ -123,8 +137,12 @@ class Group:
         return picked
 
     def largest(self, share: int) -> int:
-        """R for a worker that should have `share` jobs: at most what computes a step within two chunk targets."""
+        """R for a worker that should have `share` jobs: more where a step of twice as many takes hardly longer, and at most what
+        computes a step within two chunk targets.
+        """
         most, longest = self.policy.largest(self.size, share), 2 * self.policy.chunk_target(self.size)
+        if share > most:
+            most = self.times.fullest(self.worker.name, self.info, self.size, most)
         while most > 1 and (self._time(most, cheapest=True) or 0.0) > longest:
             most //= 2
         return most
@@ -141,24 +159,33 @@ class Group:
 
     def steps(self, jobs: Sequence[Candidate], *, others_come: bool = False) -> list[int]:
         """Evaluations of each job: as many as fit the chunk target, or all where hardly any would remain; fewer for frames, and
-        where others could join or will.
+        where others could join or will: that costs nothing where the next bundle follows at once.
         """
         interactive = any(job.interactive for job in jobs)
         cost = self.cost(jobs)
         k = self.steps_within(cost, jobs=len(jobs), interactive=interactive)
-        if cost is not None and (self.total > 1 or others_come):
+        if cost is not None and (self.total > 1 or others_come or self.followed):
             longest = max(job.all_evaluations(self.info.card) for job in jobs)
-            part = 1 if others_come else math.ceil(longest / self.policy.shared_parts)
-            shortest = max(self.policy.shortest_part, 2 * self._overhead(len(jobs)) * others_come)
+            short = self.followed and self.total > 1
+            parts = self.policy.followed_parts if short else self.policy.shared_parts
+            part = 1 if others_come else math.ceil(longest / parts)
+            shortest = self.policy.shortest_followed if short else self.policy.shortest_part
+            if self.followed:
+                way = self.times.way(self.worker.name, self.info.name, self.size, len(jobs))
+                shortest = max(shortest, (4 if short else 10) * way)
+            elif others_come:
+                shortest = max(shortest, 2 * self._overhead(len(jobs)))
             k = min(k, max(part, int(shortest / max(cost, 1e-9))))
-        return [self._part(job, k) for job in jobs]
+        # Where bundles have one step, one job that takes its last evaluation, too, would make the others wait as long again.
+        ends = k > 1 or all(job.evaluations(self.info.card) == k + 1 for job in jobs)
+        return [self._part(job, k, ends) for job in jobs]
 
-    def _part(self, job: Candidate, k: int) -> int:
+    def _part(self, job: Candidate, k: int, ends: bool) -> int:
         left, stride = job.evaluations(self.info.card), job.stride(self.info.card)
         # The last evaluation is no step, and goes with the one before it.
         if stride <= k:
             return left if left <= stride + 1 else stride
-        return left if left - k < k / 4 or left == k + 1 else k
+        return left if left - k < k / 4 or (left == k + 1 and ends) else k
 
     def steps_within(self, cost: float | None, *, jobs: int, interactive: bool = False) -> int:
         """How many steps of `cost` seconds fit the chunk target of so many jobs; one where the cost is not known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,34 +67,42 @@ class Job:
         self._problem: FixedProblem | None = None
         self._address = ""
         self._known_by: set[str] = set()
+        self._key = secrets.token_hex(8)
+        self._holder: str | None = None
+        """The worker that has its state, too."""
         self._started: Mapping[str, Any] = {}
         self._loss: list[float] = []
         self._probability: list[float] = []
 
-    def part(self, worker: str, steps: int) -> JobPart:
-        """Its part of a bundle. What only a finishing job needs goes only where the job may finish."""
-        exact, state = self._request.spec.exact, self._state
-        if state is None:
-            return JobPart(steps, self._request, self._index, exact=exact, output=self._output)
-        finishing = steps >= state.remaining
-        return JobPart(
-            steps,
-            self._request if finishing and self._request.paste_back else None,
-            self._index,
-            state if finishing and self._request.spec.use_best else dataclasses.replace(state, best_x=None),
-            self._problem if self.needs_problem(worker) else None,
-            self._address,
-            exact,
-            self._output if finishing else None,
-        )
+    def part(self, worker: str, steps: int, *, ahead: int | None = None) -> JobPart:
+        """Its part of a bundle. What only a finishing job needs goes only where the job may finish.
+
+        Behind a bundle under way it has `ahead` evaluations still to do, from a state that only the worker will have.
+        """
+        part = JobPart(steps, index=self._index, exact=self._request.spec.exact, key=self._key)
+        state = self._state
+        if state is None and ahead is None:
+            return dataclasses.replace(part, request=self._request, output=self._output)
+        remaining = self.remaining if ahead is None else ahead
+        if steps >= remaining:
+            request = self._request if self._request.paste_back else None
+            part = dataclasses.replace(part, request=request, output=self._output)
+        if state is None or ahead is not None or self._holder == worker:
+            return dataclasses.replace(part, held=remaining)
+        if not self._request.spec.use_best:
+            state = dataclasses.replace(state, best_x=None)
+        problem = self._problem if self.needs_problem(worker) else None
+        return dataclasses.replace(part, state=state, problem=problem, address=self._address)
 
     def needs_problem(self, worker: str) -> bool:
         """Whether the worker has not been sent its fixed problem."""
         return self._state is not None and worker not in self._known_by
 
     def forget(self, worker: str) -> None:
-        """The worker does not have its problem any more."""
+        """The worker does not have its problem any more, nor its state."""
         self._known_by.discard(worker)
+        if self._holder == worker:
+            self._holder = None
 
     def take(self, reply: JobReply, worker: str) -> bool:
         """Go on from a worker's reply, which is no failure. False, and nothing has changed, where it makes no sense."""
@@ -109,6 +118,7 @@ class Job:
         self._probability += reply.probability
         self._started = reply.started or self._started
         self._known_by.add(worker)
+        self._holder = worker if reply.held else None
         if picture is not None:
             loss, probability = tuple(self._loss), tuple(self._probability)
             self.picture = Picture(self._index, picture, reply.report, self._started, loss, probability)

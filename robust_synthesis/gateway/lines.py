@@ -7,12 +7,16 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..bundle import MAX_JOBS
 from ..defaults import resolve
 from ..model_folder import Card
 from ..specs import MAX_STEPS, Spec
 from .fairness import Who
+
+if TYPE_CHECKING:
+    from .group import Plan
 
 Kind = tuple[str, int | None]
 """Model, and image size that was asked for."""
@@ -45,6 +49,10 @@ class Candidate:
     """Of the classifier, once it has one."""
     remaining: int | None = None
     """Evaluations still to do; None before the first bundle has come back."""
+    plan: Plan | None = None
+    """The last bundle that it is in, while it is in flight."""
+    ahead: int = 0
+    """Evaluations that the bundle before does, while it is in two."""
     status: Status = Status.WAITING
     tried: bool = False
     """Whether it was ever in a bundle."""
@@ -72,7 +80,7 @@ class Candidate:
 
     def side(self, card: Card) -> int:
         """Image size that its cost is reckoned with; a worker refuses one that the card does not allow."""
-        return card.size if self.size is None else min(max(self.size, card.min_size), card.max_size)
+        return side_of(self.size, card)
 
     def stride(self, card: Card) -> int:
         """The most steps that it may take in a bundle."""
@@ -81,8 +89,8 @@ class Candidate:
         return math.ceil((self.all_evaluations(card) - 1) / self.frames)
 
     def evaluations(self, card: Card) -> int:
-        """Still to do. T steps need T + 1 evaluations."""
-        return self.remaining or self.all_evaluations(card)
+        """Still to do, when the bundles that it is in are done. T steps need T + 1 evaluations."""
+        return (self.remaining or self.all_evaluations(card)) - self.ahead
 
     def all_evaluations(self, card: Card) -> int:
         """From its start to its end."""
@@ -91,6 +99,11 @@ class Candidate:
         if self._resolved is None or self._resolved[0] is not card:
             self._resolved = card, int(resolve(self.spec, card, self.side(card))["steps"]) + 1
         return self._resolved[1]
+
+
+def side_of(size: int | None, card: Card) -> int:
+    """Of the pictures of a job for which this size was asked, with this classifier."""
+    return card.size if size is None else min(max(size, card.min_size), card.max_size)
 
 
 class Line:
@@ -133,7 +146,7 @@ class Lines:
         if not first:
             self._places += 1
             job.since = self._places
-        job.status = Status.WAITING
+        job.status, job.plan, job.ahead = Status.WAITING, None, 0
         self._lines[job.model, job.size].setdefault(job.who, Line()).add(job, first=first)
 
     def send(self, job: Candidate) -> None:
@@ -157,6 +170,10 @@ class Lines:
         for kind, lines in self._lines.items():
             if kind[0] == model:
                 yield lines, self._unfinished[kind]
+
+    def unfinished(self, model: str, card: Card, side: int) -> int:
+        """How many jobs of a classifier and an image size there are, also in flight."""
+        return sum(n for (name, size), n in self._unfinished.items() if name == model and side_of(size, card) == side)
 
     def waiting(self, served: Container[tuple[str, str | None]]) -> set[Who]:
         """Who has a job waiting for one of these models and versions; the version is None for a job that has none."""

@@ -32,6 +32,10 @@ class Policy:
     a job fits the chunk target, whoever comes later would wait for all of it."""
     shortest_part: float = 0.04
     """No bundle is cut shorter for others: the way to the worker and back costs milliseconds."""
+    followed_parts: int = 5
+    """The same where a worker holds jobs, so that bundles follow each other without a pause..."""
+    shortest_followed: float = 0.02
+    """... and may be shorter."""
     interactive_chunk: float = 0.05
     interactive_weight: float = 4.0
     """How many times the share of all others the interactive jobs get at most while others wait."""
@@ -47,6 +51,15 @@ class Policy:
     returning: float = 0.3
     """After a bundle with which more jobs ended than are waiting, while jobs go in short bundles, so that callers who come back
     later do not wait for few."""
+    lead: float = 0.05
+    """Of what a bundle computes for: so long before its end, and half of the way there and back, the next goes to a worker that
+    holds its jobs. Whoever comes later does not join that one."""
+    shortest_lead: float = 0.003
+    follow_share: float = 0.25
+    """Of the jobs of a bundle that must go on, for the next one to be sent before its end: the callers of the others may send
+    more, which few should not keep waiting."""
+    alone: float = 1.0
+    """That a worker gets one bundle after the other where it refused one that followed."""
     bundle_bytes: int = 16 * 2**20
     """A bundle takes no further job beyond this; one job alone may be larger."""
     shortest_timeout: float = 5.0

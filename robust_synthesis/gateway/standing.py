@@ -63,6 +63,12 @@ class Standing:
     """Others are preferred to it: a hung worker wastes a timeout each time it is tried."""
     ended: Ended | None = None
     """The last bundle with which jobs ended."""
+    holds: set[Model] = field(default_factory=set)
+    """Classifiers of which it keeps where jobs stand."""
+    follow_at: float = math.inf
+    """When the bundle behind the one under way should go out."""
+    alone_until: float = 0.0
+    """Before which no bundle is sent to follow another: it refused one."""
     used: set[tuple[str, str, int, int]] = field(default_factory=set)
     """Model, version, image size and bucket of the batches that it has run since it last stopped."""
 
@@ -103,7 +109,8 @@ class Standing:
         ended = self.ended
         times = [
             self.tired_until,
+            self.follow_at if self.outstanding else -math.inf,
             *(ended.at + policy.lingers(ended.seconds, more_ended=more) for more in (False, True) if ended is not None),
             *(t.until for t in (self.absent, self.losses, *self.refused.values())),
         ]
-        return [time for time in times if time > now]
+        return [time for time in times if now < time < math.inf]

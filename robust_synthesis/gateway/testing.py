@@ -12,6 +12,7 @@ run(main())
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -157,9 +158,12 @@ class FakeWorker:
         """Device and precision."""
         self.max_bytes: int | None = None
         """Of a bundle."""
+        self.holds = True
+        """Where jobs stand, for those that have a key."""
         self.busy = False
         self.hangs = False
         self._problems: dict[str, FixedProblem] = {}
+        self._held: dict[str, tuple[FixedProblem, JobState]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._starts_again = 0.0
         self._lives = 0
@@ -173,8 +177,9 @@ class FakeWorker:
         return CatalogueFiles('[{"index": 3, "name": "ears", "activation": 1.5, "classes": {"cat": 9}}]')
 
     def forget(self) -> None:
-        """Lose every fixed problem, as by a restart."""
+        """Lose every fixed problem and where jobs stand, as by a restart."""
         self._problems.clear()
+        self._held.clear()
 
     def die(self) -> None:
         """Lose the bundles that are outstanding, too."""
@@ -230,15 +235,20 @@ class FakeWorker:
         for job in work:
             self.evaluations[job.seed] = self.evaluations.get(job.seed, 0) + job.todo
         seconds = asyncio.get_running_loop().time() - started
-        replies = [JobReply(failure=job) if isinstance(job, Failure) else job.reply() for job in jobs]
+        replies = [JobReply(failure=job) if isinstance(job, Failure) else self._reply(job) for job in jobs]
         measured = [(size, steps, self.seconds(size) * steps) for size, steps in batches]
-        reply = Reply(info.name, info.version, replies, seconds, measured, *self.computes)
+        reply = Reply(info.name, info.version, replies, seconds, measured, *self.computes, holds=self.holds)
         return self.garbage or encode_reply(reply)
 
     def _open(self, part: JobPart, info: ModelInfo) -> _Work | Failure:
         try:
             problem = part.problem or self._problems.get(part.address or "")
-            if part.state is None:
+            if part.held is not None:
+                held = self._held.pop(part.key or "", None)
+                if held is None or held[1].remaining != part.held:
+                    return Failure("unknown_state", "this worker does not hold it; send its state.", "held")
+                work = _Work(part, *held)
+            elif part.state is None:
                 work = _Work.start(part, info)
             elif problem is None:
                 return Failure("unknown_problem", "this worker does not have it; send it again.", "problem")
@@ -248,6 +258,16 @@ class FakeWorker:
             return Failure.of(error)
         self._problems[work.problem.address] = work.problem
         return self.failures.get(work.seed, work)
+
+    def _reply(self, work: _Work) -> JobReply:
+        reply = work.reply()
+        if reply.state is None or work.part.key is None or not self.holds:
+            return reply
+        best_x = work.state.best_x if reply.state.best_x is None else reply.state.best_x
+        if best_x is None:
+            return reply
+        self._held[work.part.key] = work.problem, dataclasses.replace(reply.state, best_x=best_x)
+        return dataclasses.replace(reply, held=True)
 
 
 class _Work:
@@ -286,10 +306,11 @@ class _Work:
             losses.append(loss)
             x = x + np.uint16(1) if left > 1 else x
         improved = best_loss < self.state.best_loss
-        started = {"parameters": {"steps": steps}, "target": "cat"} if self.part.state is None else {}
+        starts = self.part.state is None and self.part.held is None
+        started = {"parameters": {"steps": steps}, "target": "cat"} if starts else {}
         if self.todo < self.state.remaining:
             state = JobState(x, self.state.remaining - self.todo, best_x if improved else None, best_loss)
-            problem = self.problem if self.part.state is None else None
+            problem = self.problem if starts else None
             return JobReply(started=started, problem=problem, state=state, loss=losses, probability=losses)
         if best_x is None:
             return JobReply(failure=Failure("invalid", "is missing; send it with the last bundle.", "best_x"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -44,9 +45,9 @@ def answer(batcher: Batcher, plan: Plan, seconds: Mapping[int, float] | None = N
     batches = [(size, 10, s * 10) for size, s in (seconds or {}).items()]
     batcher.answered(plan, batches, plan.at + sum(taken for *_, taken in batches) + overhead)
     for job, steps in zip(plan.jobs, plan.steps, strict=True):
-        left = job.evaluations(plan.info.card) - steps
+        left = job.evaluations(plan.info.card) + job.ahead - steps
         if left:
-            batcher.resume(job, left)
+            batcher.resume(plan, job, left)
         else:
             batcher.remove(job)
 
@@ -580,7 +581,7 @@ def test_too_little_memory_halves_a_jobs_bundles_for_good() -> None:
         alone = len(plan.jobs) == 1
         assert batcher.shrink(job, len(plan.jobs)) is not alone
         for other in plan.jobs[1:] if plan.jobs[0] is job else [j for j in plan.jobs if j is not job]:
-            batcher.resume(other, 5000)
+            batcher.resume(plan, other, 5000)
         if alone:
             break
     assert job.status is Status.GONE
@@ -784,3 +785,118 @@ def test_a_worker_does_not_wait_longer_than_that_nor_for_a_lone_caller(count: in
     batcher, worker = all_ended(count)
     jobs(batcher, 1)
     assert sizes(batcher.plan(worker, 1.0 + later)) == [1]
+
+
+# The bundle that follows the one under way.
+
+
+def held(batcher: Batcher, worker: Sequence[FakeWorker], count: int, **fields: Any) -> tuple[list[Candidate], Plan]:
+    """Jobs under way from 1.0 on, on a worker that holds them."""
+    first = jobs(batcher, 1, steps=1)
+    (plan,) = batcher.plan(worker[:1], 0.0)
+    batcher.answered(plan, [], 0.0, holds=True)
+    batcher.remove(first[0])
+    added = jobs(batcher, count, **fields)
+    (plan,) = batcher.plan(worker[:1], 1.0)
+    return added, plan
+
+
+def test_the_next_bundle_goes_out_shortly_before_the_end_of_the_one_under_way() -> None:
+    batcher, worker = Batcher(), workers()
+    added, before = held(batcher, worker, 4, steps=100)
+    at = batcher.next_change(1.0) or 0.0
+    assert at == pytest.approx(1.0 + before.expected, abs=0.1 * before.expected)
+    assert batcher.plan(worker, at - 0.001) == []
+    (plan,) = batcher.plan(worker, at)
+    assert (plan.after, plan.queued, plan.jobs) == (before, True, added)
+    assert plan.ahead == {job: 101 - steps for job, steps in zip(added, before.steps, strict=True)}
+    assert batcher.plan(worker, at + 1) == []  # one behind the other, and no more
+    answer(batcher, before)
+    assert [job.status for job in added] == [Status.IN_FLIGHT] * 4
+    assert [job.evaluations(plan.info.card) for job in added] == list(plan.ahead.values())
+    answer(batcher, plan)
+    assert [job.status for job in added] == [Status.WAITING] * 4
+
+
+def test_nothing_follows_at_a_worker_that_holds_nothing() -> None:
+    batcher, worker = Batcher(), workers()
+    jobs(batcher, 4, steps=100)
+    batcher.plan(worker, 0.0)
+    assert batcher.next_change(0.0) is None
+    assert batcher.plan(worker, 100.0) == []
+
+
+@pytest.mark.parametrize(
+    ("under_way", "waiting"),
+    [
+        ({"interactive": True}, {}),
+        ({}, {"interactive": True}),
+        ({}, {"size": 32}),  # others are not passed over
+        ({}, {"count": 13}),  # not all of them fit
+        ({"steps": 4}, {}),  # all end
+    ],
+)
+def test_where_others_would_be_passed_over_or_a_job_is_in_a_hurry_nothing_follows(
+    under_way: Mapping[str, object], waiting: Mapping[str, object]
+) -> None:
+    batcher, worker = Batcher(), workers()
+    _, before = held(batcher, worker, 4, **{"steps": 1000, **under_way})
+    jobs(batcher, **{"count": 1, **waiting})  # type: ignore[arg-type]
+    assert batcher.plan(worker, 1.0 + 0.99 * before.expected) == []
+
+
+def test_a_worker_that_is_much_slower_than_another_gives_its_jobs_back() -> None:
+    batcher = Batcher()
+    slow, fast = workers(step_seconds={1: 0.1, 8: 0.1})[0], FakeWorker("fast", [fake_model(step_seconds=FLAT)])
+    _, before = held(batcher, [slow], 1, steps=1000)
+    assert batcher.plan([slow, fast], 1.0 + 0.99 * before.expected) == []
+
+
+def test_what_happens_to_a_bundle_is_not_the_jobs_that_the_next_took_along_but_theirs_who_were_in_it() -> None:
+    batcher, worker = Batcher(), workers()
+    added, before = held(batcher, worker, 2, steps=1000)
+    (late,) = jobs(batcher, 1)
+    (plan,) = batcher.plan(worker, 1.0 + 0.99 * before.expected)
+    assert plan.jobs == [*added, late]
+    batcher.lost(before, 2.0, "died.")
+    assert [job.status for job in plan.jobs] == [Status.WAITING, Status.WAITING, Status.IN_FLIGHT]
+    assert [job.suspect for job in plan.jobs] == [True, True, False]
+    assert [job.evaluations(plan.info.card) for job in added] == [1001, 1001]
+    batcher.unavailable(plan, 2.0, "is gone.")
+    assert [job.status for job in plan.jobs] == [Status.WAITING] * 3
+    assert not late.suspect
+
+
+def test_a_worker_that_refuses_the_bundle_that_follows_gets_one_after_the_other_for_a_while() -> None:
+    batcher, worker = Batcher(), workers()
+    _, before = held(batcher, worker, 4, steps=3000)
+    (plan,) = batcher.plan(worker, 1.0 + 0.99 * before.expected)
+    answer(batcher, before)
+    batcher.unavailable(plan, 1.2, "is busy.")
+    (plan,) = batcher.plan(worker, 1.2)  # it is not away
+    assert plan.after is None
+    assert batcher.plan(worker, 1.2 + 0.99 * plan.expected) == []
+    answer(batcher, plan)
+    (plan,) = batcher.plan(worker, 3.0)
+    (following,) = batcher.plan(worker, 3.0 + 0.99 * plan.expected)
+    assert following.after is plan
+
+
+# Bundle sizes.
+
+
+def test_a_bundle_has_more_jobs_where_they_take_hardly_longer() -> None:
+    for longer, most in ((1.15, 32), (1.3, 16)):
+        table = {8: 0.01, 16: 0.01, 32: 0.01 * longer}
+        batcher, worker = Batcher(), workers(step_seconds=table)
+        jobs(batcher, 40, steps=1000)
+        assert max(sizes(batcher.plan(worker, 0.0))) == most
+
+
+def test_where_bundles_have_one_step_no_job_makes_the_others_wait_for_its_last_evaluation() -> None:
+    batcher, worker = Batcher(), workers(step_seconds={1: 0.2, 8: 0.2})
+    jobs(batcher, 1, steps=1)
+    (others, last) = jobs(batcher, 1, steps=8), jobs(batcher, 1, steps=1)
+    (plan,) = batcher.plan(worker, 0.0)
+    assert {*plan.jobs} >= {*others, *last}
+    assert plan.steps == [1, 1, 1]

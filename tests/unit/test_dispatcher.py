@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -77,25 +78,27 @@ def test_a_job_that_fits_in_a_bundle_is_one_round_trip() -> None:
     run(main())
 
 
-def test_a_bundle_carries_only_what_the_worker_does_not_have() -> None:
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_bundle_carries_only_what_the_worker_does_not_have(holds: bool) -> None:
     async def main() -> None:
         worker = FakeWorker()
+        worker.holds = holds
         async with running(worker) as dispatcher:
             assert found(await submit(dispatcher, steps=100)) == expected(seed=1, steps=100)
         first, *middle, last = [parts(bundle)[0] for bundle in worker.bundles]
         assert len(middle) > 3
         assert first.request is not None
         assert first.state is None
+        assert {part.key for part in (first, *middle, last)} == {first.key}
         for part in middle:
             assert (part.request, part.problem, part.output) == (None, None, None)
-            assert part.address
-            assert part.state is not None
-            assert part.state.best_x is None
-        assert last.state is not None
-        assert last.state.best_x is not None
-        assert last.state.best_x[0, 0, 0] == FIRST_LEVEL + 50
+            assert (part.held is not None, part.state is None) == (holds, holds)
         assert last.output == Output()
         assert last.problem is None
+        if not holds:
+            assert last.state is not None
+            assert last.state.best_x is not None
+            assert last.state.best_x[0, 0, 0] == FIRST_LEVEL + 50
 
     run(main())
 
@@ -189,8 +192,87 @@ def test_a_job_joins_those_that_run_and_does_not_wait_for_their_end() -> None:
             running_already = [submit(dispatcher, seed, 60) for seed in range(8)]
             await asyncio.sleep(0.04)
             late = await submit(dispatcher, 8, 20)
-            assert late.timings.total < 0.07  # 0.0525 of its own; theirs end after 0.1525
+            assert late.timings.total < 0.08  # 0.0525 of its own; theirs end after 0.1525
             assert not any(ticket.done for ticket in running_already)
+
+    run(main())
+
+
+def test_bundles_follow_each_other_without_a_pause_where_the_worker_holds_jobs() -> None:
+    async def main() -> None:
+        took = {}
+        for holds in (True, False):
+            worker = FakeWorker(models=[fake_model(step_seconds={1: 0.01, 8: 0.01})], latency=0.02)
+            worker.holds = holds
+            async with running(worker) as dispatcher:
+                await submit(dispatcher)  # it has heard whether the worker holds jobs
+                begun = now()
+                outcomes = await asyncio.gather(*[submit(dispatcher, seed, 300) for seed in range(4)])
+                took[holds] = now() - begun
+            for seed, outcome in enumerate(outcomes):
+                assert found(outcome) == expected(seed=seed, steps=300)
+                assert len(outcome.pictures[0].loss) == 301
+            assert worker.most_outstanding == (2 if holds else 1)
+        assert took[True] == pytest.approx(3.01 + 0.04, abs=0.001)
+        assert took[False] > 3.01 + 10 * 0.04
+
+    run(main())
+
+
+def test_a_job_that_comes_before_the_next_bundle_is_sent_joins_it() -> None:
+    async def main() -> None:
+        worker = FakeWorker(latency=0.005)
+        async with running(worker) as dispatcher:
+            await submit(dispatcher)
+            submit(dispatcher, 2, 3000)
+            await asyncio.sleep(5)
+            late = submit(dispatcher, 3, 30)
+            await late
+            assert late.timings.total < 0.32 + 0.01 + 2 * 0.15  # its own, the way, and what it waited for
+            joined = [len(bundle.jobs) for bundle in worker.bundles if len(bundle.jobs) > 1]
+            assert set(joined) == {2}
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_becomes_of_workers_every_picture_is_the_one_that_was_asked_for(seed: int) -> None:
+    """Workers die, forget, are busy, and hold or do not hold, while bundles follow each other."""
+
+    async def main() -> None:
+        rng = random.Random(seed)
+        workers = [FakeWorker(name, latency=rng.choice([0.0, 0.004, 0.03])) for name in "ab"[: 1 + seed % 2]]
+        async with running(*workers) as dispatcher:
+            tickets: dict[int, Ticket] = {}
+            asked: dict[int, int] = {}
+            left: set[int] = set()
+
+            async def trouble() -> None:
+                while True:
+                    await asyncio.sleep(rng.expovariate(2))
+                    worker = rng.choice(workers)
+                    rng.choice([worker.die, worker.forget, worker.forget])()
+                    worker.holds = rng.random() < 0.8
+                    worker.busy = rng.random() < 0.1
+
+            troubles = asyncio.create_task(trouble())
+            for number in range(60):
+                await asyncio.sleep(rng.expovariate(12))
+                asked[number] = rng.randint(5, 120)
+                tickets[number] = submit(dispatcher, number, asked[number], caller=rng.choice("xy"))
+                if rng.random() < 0.1:
+                    left.add(number)
+                    asyncio.get_running_loop().call_later(rng.random(), tickets[number].cancel)
+            results = await asyncio.gather(*tickets.values(), return_exceptions=True)
+            troubles.cancel()
+        for number, result in zip(tickets, results, strict=True):
+            if isinstance(result, Outcome):
+                steps = asked[number]
+                assert found(result) == expected(seed=number, steps=steps)
+                assert len(result.pictures[0].loss) == steps + 1
+            else:
+                assert isinstance(result, Cancelled)
+                assert number in left
 
     run(main())
 
@@ -234,7 +316,9 @@ def test_overload_is_worked_off_with_full_bundles_and_busy_workers() -> None:
 @pytest.mark.parametrize(("count", "outstanding"), [(31, 1), (32, 2)])
 def test_two_bundles_are_outstanding_only_with_twice_the_jobs_of_one(count: int, outstanding: int) -> None:
     async def main() -> None:
-        worker = FakeWorker(models=[fake_model(step_seconds={1: 0.01, 32: 0.01})])
+        models = [fake_model(step_seconds={1: 0.001, 32: 0.032})]
+        worker = FakeWorker(models=models, seconds=lambda batch: 0.001 * batch)
+        worker.holds = False
         async with running(worker) as dispatcher:
             await asyncio.gather(*[submit(dispatcher, seed) for seed in range(count)])
         assert worker.most_outstanding == outstanding
@@ -347,6 +431,7 @@ def test_a_poisonous_job_fails_and_its_neighbours_complete() -> None:
 def test_a_forgotten_problem_is_sent_again_at_once_and_is_no_loss() -> None:
     async def main() -> None:
         worker = FakeWorker()
+        worker.holds = False
         async with running(worker) as dispatcher:
             tickets = [submit(dispatcher, seed, 100) for seed in range(4)]
             await asyncio.sleep(0.6)
@@ -358,6 +443,61 @@ def test_a_forgotten_problem_is_sent_again_at_once_and_is_no_loss() -> None:
         assert sent.count([True] * 4) == 1
         refused = sent.index([True] * 4) - 1
         assert sent[refused] == [False] * 4
+
+    run(main())
+
+
+def test_a_held_job_that_was_forgotten_is_sent_again_at_once_and_is_no_loss() -> None:
+    async def main() -> None:
+        worker = _Forgetful(latency=0.01)
+        async with running(worker) as dispatcher:
+            tickets = [submit(dispatcher, seed, 300) for seed in range(4)]
+            for seed, outcome in enumerate(await asyncio.gather(*tickets)):
+                assert found(outcome) == expected(seed=seed, steps=300)
+                assert outcome.timings.retries == 0
+        sent_again = [part for bundle in worker.bundles for part in parts(bundle) if part.state is not None]
+        assert len(sent_again) >= 4 * 3
+        assert all(part.held is None for part in sent_again)
+
+    run(main())
+
+
+class _Forgetful(FakeWorker):
+    """Forgets what it holds before every third bundle."""
+
+    async def _answer(self, bundle: Bundle) -> bytes:
+        if len(self.bundles) % 3 == 2:
+            self.forget()
+        return await super()._answer(bundle)
+
+
+def test_a_loss_is_the_following_bundles_too_and_counts_once() -> None:
+    async def main() -> None:
+        worker = FakeWorker(latency=0.02)
+        async with running(worker) as dispatcher:
+            await submit(dispatcher)
+            tickets = [submit(dispatcher, seed, 300) for seed in range(4)]
+            while worker.outstanding < 2:
+                await asyncio.sleep(0.001)
+            worker.die()
+            for seed, outcome in enumerate(await asyncio.gather(*tickets)):
+                assert found(outcome) == expected(seed=seed, steps=300)
+                assert outcome.timings.retries == 1
+
+    run(main())
+
+
+def test_a_job_that_fails_while_the_next_bundle_is_under_way_is_tried_again_alone() -> None:
+    async def main() -> None:
+        worker = FakeWorker(latency=0.02)
+        async with running(worker) as dispatcher:
+            await submit(dispatcher)
+            tickets = [submit(dispatcher, seed, 300) for seed in range(4)]
+            await asyncio.sleep(1)
+            worker.failures = _Once({2: Failure("internal", "RuntimeError: oops.", "")})
+            outcomes = await asyncio.gather(*tickets)
+        assert [found(outcome) for outcome in outcomes] == [expected(seed=seed, steps=300) for seed in range(4)]
+        assert [len(outcome.pictures[0].loss) for outcome in outcomes] == [301] * 4
 
     run(main())
 
@@ -614,7 +754,7 @@ def test_cancel_stops_after_the_outstanding_bundles() -> None:
     async def main() -> None:
         worker = FakeWorker()
         async with running(worker) as dispatcher:
-            tickets = [submit(dispatcher, seed, 5000) for seed in range(40)]
+            tickets = [submit(dispatcher, seed, 5000) for seed in range(80)]
             await asyncio.sleep(1.003)
             assert worker.outstanding == 2
             before, bundles = dict(worker.evaluations), len(worker.bundles)
