@@ -19,9 +19,9 @@ from typing import Any
 
 from clients.loadgen.drive import Drive
 from robust_synthesis import specs
+from robust_synthesis.bundle import MAX_JOBS
 from robust_synthesis.gateway.backends.engine import EngineBackend
 from robust_synthesis.gateway.dispatcher import Dispatcher
-from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.model_folder import ModelFolder
 from robust_synthesis.requests import Request
 from robust_synthesis.testing import tiny_card, tiny_model_folder
@@ -86,7 +86,7 @@ async def _measure(kind: str, folder: Path, side: int, crowds: tuple[int, ...], 
 
         await Drive(send).closed(max(crowds), 1.0)
         for callers in crowds:
-            batch = min(callers, Policy().largest(side, callers))
+            batch = min(callers, MAX_JOBS)
             ideal = batch / ((STEPS + 1) * simulated.SLEEP[side])
             shares, busy, latencies = [], [], []
             seconds = max(2.0, 4 * callers / ideal)

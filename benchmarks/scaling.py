@@ -1,7 +1,7 @@
 """Workers behind one gateway, and how much work it can hand out.
 
 A step sleeps as long whatever the batch, as a GPU computes, so that the cores are left to gateway, agents and clients, which are
-processes of their own on this machine. For the speed-up a step sleeps 15 ms, and each worker has two full bundles to choose from.
+processes of their own on this machine. For the speed-up a step sleeps 30 ms, and each worker has clients for a full bundle.
 For the gateway's limit steps take next to no time: clients make requests until no more are answered, and the gateway's own CPU
 time says how many one core of it could hand out where clients and workers have cores of their own.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from clients.loadgen.drive import Drive, Send
 from clients.loadgen.mix import Work
+from robust_synthesis.bundle import MAX_JOBS
 from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.model_folder import ModelFolder
 from robust_synthesis.testing import tiny_card, tiny_model_folder
@@ -29,9 +30,9 @@ TITLE = "Workers behind one gateway"
 SIDE = 64
 STEPS = 60
 WORK = Work({"generate": 1.0}, "tiny", STEPS)
-STEP_SECONDS = 0.015
-EACH = 2 * Policy().largest(SIDE, 1)
-"""Clients for each worker: two full bundles."""
+STEP_SECONDS = 0.03
+EACH = MAX_JOBS
+"""Clients for each worker: a full bundle, where more jobs take no longer."""
 WORKERS = (1, 2, 4)
 TARGETS = {2: 1.7, 4: 3.4}
 CROWDS = (8, 16, 32, 64)
@@ -56,7 +57,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
 
 async def _speed_up(folder: Path, rounds: int) -> tuple[list[Figure], list[tuple[float, float]]]:
     rates: defaultdict[int, list[float]] = defaultdict(list)
-    latency = 2 * (STEPS + 1) * STEP_SECONDS
+    latency = (STEPS + 1) * STEP_SECONDS
     async with contextlib.AsyncExitStack() as stack:
         addresses = stack.enter_context(processes.agents(folder, max(WORKERS), STEP_SECONDS))
         fronts = {n: stack.enter_context(processes.gateway(addresses[:n])) for n in WORKERS}

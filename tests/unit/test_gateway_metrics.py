@@ -138,7 +138,7 @@ def test_gauges_return_to_zero_after_a_cancel_and_the_outcome_is_told() -> None:
             ticket.cancel()
         assert load(metrics) == (0, 0, 0)
 
-    metrics = serving(FakeBackend([FakeWorker("a", [fake_model(step_seconds={1: 0.01, 16: 0.01})])]), body)
+    metrics = serving(FakeBackend([FakeWorker("a", [fake_model(step_seconds={1: 0.01, 16: 0.01, 32: 0.02})])]), body)
     assert value(metrics, "synthesis_task_duration_seconds_count", **TASK, outcome="cancelled") == 20
 
 
