@@ -45,7 +45,8 @@ class Batcher:
 
     def resume(self, plan: Plan, job: Candidate, remaining: int) -> None:
         """A bundle advanced it; it waits for the next, if it is not in that already."""
-        job.remaining, job.lost_alone, job.limit, job.ahead = remaining, 0, min(2 * job.limit, job.most), 0
+        job.remaining, job.lost_alone, job.limit = remaining, 0, min(2 * job.limit, job.most)
+        job.before, job.ahead = None, 0
         job.avoid.clear()
         if job.plan is plan:
             self._lines.wait(job)
@@ -112,12 +113,9 @@ class Batcher:
         the caller's to go on with; where `holds`, the worker keeps where they stand.
         """
         model = plan.info.name, plan.info.version
-        standing = self.unsent(plan)
+        standing = self.unsent(plan, now)
         standing.answered(model)
-        if holds:
-            standing.holds.add(model)
-        for next_plan in standing.outstanding[:1]:
-            standing.follow_at = self._follow_at(next_plan, now - self._way(next_plan) / 2)
+        (standing.holds.add if holds else standing.holds.discard)(model)
         standing.used |= {(*model, plan.size, size) for size, _, _ in batches}
         self.times.learn(plan.worker.name, plan.info.name, plan.size, batches)
         if batches and not plan.queued:
@@ -132,7 +130,7 @@ class Batcher:
 
     def lost(self, plan: Plan, now: float, message: str) -> list[Candidate]:
         """The worker may have died of it: its jobs are tried again in smaller bundles. Returns those that are given up."""
-        self.unsent(plan).lost(self.policy.lost, now, self._rng.random(), now - plan.at, message)
+        self.unsent(plan, now).lost(self.policy.lost, now, self._rng.random(), now - plan.at, message)
         for job in plan.jobs:
             if plan.answers_for(job):
                 job.avoid.add(plan.worker.name)
@@ -140,8 +138,8 @@ class Batcher:
 
     def unavailable(self, plan: Plan, now: float, message: str) -> None:
         """It did not run. One that followed another may have been one too many for the worker, which is not away for that."""
-        standing = self.unsent(plan)
-        if plan.after is None:
+        standing = self.unsent(plan, now)
+        if not plan.held:
             standing.absent.again(self.policy.unavailable, now, self._rng.random(), message)
         else:
             standing.alone_until = now + self.policy.alone
@@ -150,15 +148,23 @@ class Batcher:
 
     def refused(self, plan: Plan, now: float, message: str) -> None:
         """The worker does not understand us, or we it: this classifier version is not asked of it for a while."""
-        trouble = self.unsent(plan).refused.setdefault((plan.info.name, plan.info.version), Trouble())
+        trouble = self.unsent(plan, now).refused.setdefault((plan.info.name, plan.info.version), Trouble())
         trouble.again(self.policy.refused, now, self._rng.random(), message)
         for job in _backwards(plan):
             self.retry(job)
 
-    def unsent(self, plan: Plan) -> Standing:
+    def forgotten(self, plan: Plan, job: Candidate, now: float) -> None:
+        """The worker does not have what was left with it of the job, which is sent again."""
+        if job in plan.held:
+            self._standings[plan.worker.name].alone_until = now + self.policy.alone
+        self.retry(job)
+
+    def unsent(self, plan: Plan, now: float) -> Standing:
         """It is no longer outstanding."""
         standing = self._standings[plan.worker.name]
         standing.outstanding = [other for other in standing.outstanding if other is not plan]
+        for first in standing.outstanding[:1]:
+            standing.follow_at = self._follow_at(first, now - self._way(first) / 2)
         return standing
 
     def next_change(self, now: float) -> float | None:

@@ -80,16 +80,18 @@ class Choice:
         if jobs is None:
             return None
         for job, steps in zip(before.jobs, before.steps, strict=True):
-            job.ahead = steps if before.goes_on(job, steps) else 0
-        return self._planned(group, jobs, after=before)
+            if before.goes_on(job, steps):
+                job.before, job.ahead = before, steps
+        return self._planned(group, jobs, {job: job.evaluations(group.info.card) for job in jobs if job.before})
 
-    def _planned(self, group: Group, jobs: Sequence[Candidate], after: Plan | None = None) -> Plan:
+    def _planned(self, group: Group, jobs: Sequence[Candidate], held: Mapping[Candidate, int] | None = None) -> Plan:
         standing = self._standings[group.worker.name]
         steps = group.steps(
             jobs, others_come=standing.expects(group.kind, max(group.waiting, len(jobs)), self._policy, self._now)
         )
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
+        first_use = self._is_first_use(group, jobs) or any(self._is_first_use(p, p.jobs) for p in standing.outstanding)
         return Plan(
             group.worker,
             group.info,
@@ -99,10 +101,9 @@ class Choice:
             charges=[group.charge(evaluations) for evaluations in steps],
             at=self._now,
             expected=expected,
-            timeout=self._policy.timeout(before + expected, first_use=self._is_first_use(group, jobs)),
+            timeout=self._policy.timeout(before + expected, first_use=first_use),
             queued=bool(standing.outstanding),
-            after=after,
-            ahead={job: job.evaluations(group.info.card) for job in jobs if job.ahead},
+            held=held or {},
         )
 
     def _group_of(self, before: Plan, offer: Offer) -> Group | None:
@@ -110,7 +111,7 @@ class Choice:
         groups = [group for group in self._groups(offer, queued=False) if group.waiting]
         alike = [group for group in groups if (group.info.version, *group.kind) == (before.info.version, *before.kind)]
         info = next((i for i in offer.models if (i.name, i.version) == (before.info.name, before.info.version)), None)
-        if len(groups) > len(alike) or info is None or before.suspect:
+        if len(groups) > len(alike) or info is None:
             return None
         return Group(
             offer.worker,
@@ -183,6 +184,6 @@ class Choice:
         fastest = min((s for s in seconds.values() if s), default=1.0)
         return {name: 1.0 if not s or s <= SAME_SPEED * fastest else fastest / s for name, s in seconds.items()}
 
-    def _is_first_use(self, group: Group, jobs: Sequence[Candidate]) -> bool:
-        used = self._standings[group.worker.name].used
-        return any((group.info.name, group.info.version, group.size, size) not in used for size in batches(jobs))
+    def _is_first_use(self, kind: Group | Plan, jobs: Sequence[Candidate]) -> bool:
+        used = self._standings[kind.worker.name].used
+        return any((kind.info.name, kind.info.version, kind.size, size) not in used for size in batches(jobs))

@@ -165,7 +165,8 @@ class Dispatcher:
             self._wake.clear()
             now = self.clock()
             for plan in self._batcher.plan(self._backend.workers(), now):
-                task = asyncio.create_task(self._run(plan, [self._jobs[job] for job in plan.jobs]))
+                before = [task for other, task in self._bundles.items() if plan.held and other.worker is plan.worker]
+                task = asyncio.create_task(self._run(plan, [self._jobs[job] for job in plan.jobs], before))
                 self._bundles[plan] = task
                 task.add_done_callback(partial(self._ended, plan))
             self._look_at_places()
@@ -181,10 +182,12 @@ class Dispatcher:
             self._backend.changed.clear()
             self._wake.set()
 
-    async def _run(self, plan: Plan, members: Sequence[tuple[Ticket, Job]]) -> None:
-        """One bundle, from plan to reply."""
+    async def _run(
+        self, plan: Plan, members: Sequence[tuple[Ticket, Job]], before: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """One bundle, from plan to reply, which is for when those before are done."""
         sent = [
-            (ticket, job, job.part(plan.worker.name, steps, ahead=plan.ahead.get(job.candidate)))
+            (ticket, job, job.part(plan.worker.name, steps, held=plan.held.get(job.candidate)))
             for (ticket, job), steps in zip(members, plan.steps, strict=True)
             if plan.answers_for(job.candidate)
         ]
@@ -192,10 +195,10 @@ class Dispatcher:
             try:
                 reply = await exchange(plan, sent, self.clock, self._observer.bundle_sent)
             finally:
-                if plan.after in self._bundles:  # what became of its jobs there comes first
-                    await asyncio.wait({self._bundles[plan.after]})
+                if before:
+                    await asyncio.wait(before)
             if reply is None:
-                self._batcher.unsent(plan)
+                self._batcher.unsent(plan, self.clock())
             else:
                 self._observer.bundle_returned(plan, reply)
                 self._take_reply(plan, sent, reply)
@@ -248,13 +251,11 @@ class Dispatcher:
 
     def _take_failure(self, plan: Plan, ticket: Ticket, job: Job, part: JobPart, failure: Failure) -> None:
         """A worker says why a job cannot go on; the others of its bundle are not concerned."""
-        if failure.kind in ("invalid", "not_found"):
-            ticket.fail(error_of(failure))
-        elif (failure.kind == "unknown_state" and part.held is not None) or (
-            failure.kind == "unknown_problem" and part.state is not None and part.problem is None
-        ):
+        if _was_forgotten(part, failure):
             job.forget(plan.worker.name)
-            self._batcher.retry(job.candidate)
+            self._batcher.forgotten(plan, job.candidate, self.clock())
+        elif failure.kind in ("invalid", "not_found"):
+            ticket.fail(error_of(failure))
         elif failure.kind == "memory":
             if not self._batcher.shrink(job.candidate, len(plan.jobs)):
                 ticket.fail(JobLost(failure.message))
@@ -267,7 +268,7 @@ class Dispatcher:
 
     def _take_size(self, plan: Plan, sent: Sent, error: BundleTooLarge) -> None:
         """The bundle did not go out. Its jobs are tried in smaller ones; one that was alone fails alone."""
-        self._batcher.unsent(plan)
+        self._batcher.unsent(plan, self.clock())
         for ticket, job, part in sent:
             if not plan.answers_for(job.candidate) or self._batcher.shrink(job.candidate, len(plan.jobs)):
                 continue
@@ -351,3 +352,10 @@ class Dispatcher:
 
 def _unexpected(error: Exception) -> Exception | None:
     return None if isinstance(error, WorkerLost) else error
+
+
+def _was_forgotten(part: JobPart, failure: Failure) -> bool:
+    """Whether the worker does not have what was left with it. One of a version before misses the state in a job that is held."""
+    if part.held is not None:
+        return failure.kind == "unknown_state" or (failure.kind, failure.field) == ("invalid", "state")
+    return failure.kind == "unknown_problem" and part.state is not None and part.problem is None

@@ -24,6 +24,8 @@ def followers(before: Plan, group: Group, share: int) -> Sequence[Candidate] | N
     jobs = [*going, *itertools.islice(waiting, most)]
     if len(jobs) > most or any(job.interactive or job.suspect or job.limit < len(jobs) for job in jobs):
         return None
-    if sum(job.upload for job in jobs) > group.policy.bundle_bytes or len(group.trimmed(jobs)) < len(jobs):
+    if sum(job.upload for job in jobs[len(going) :]) > group.policy.bundle_bytes or len(group.trimmed(jobs)) < len(
+        jobs
+    ):
         return None
     return jobs

@@ -41,14 +41,12 @@ class Plan:
     timeout: float
     queued: bool = False
     """Behind another bundle of its worker."""
-    after: Plan | None = None
-    """The bundle under way whose jobs it goes on with. The worker will hold them then."""
-    ahead: Mapping[Candidate, int] = field(default_factory=dict)
-    """Evaluations that each of those has still to do by then."""
+    held: Mapping[Candidate, int] = field(default_factory=dict)
+    """Of one that follows another, the jobs that it has from that, and the evaluations that they have still to do by then."""
 
     def answers_for(self, job: Candidate) -> bool:
         """Whether what becomes of the bundle concerns the job: not if it was cancelled, or is tried again already."""
-        return job.status is Status.IN_FLIGHT and job.plan is not None and self in (job.plan, job.plan.after)
+        return job.status is Status.IN_FLIGHT and (self is job.plan or self is job.before)
 
     def goes_on(self, job: Candidate, steps: int) -> bool:
         """Whether so many evaluations of it leave some to do."""

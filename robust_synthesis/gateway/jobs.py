@@ -74,20 +74,20 @@ class Job:
         self._loss: list[float] = []
         self._probability: list[float] = []
 
-    def part(self, worker: str, steps: int, *, ahead: int | None = None) -> JobPart:
+    def part(self, worker: str, steps: int, *, held: int | None = None) -> JobPart:
         """Its part of a bundle. What only a finishing job needs goes only where the job may finish.
 
-        Behind a bundle under way it has `ahead` evaluations still to do, from a state that only the worker will have.
+        In a bundle that follows another it has `held` evaluations still to do, from a state that only the worker will have.
         """
         part = JobPart(steps, index=self._index, exact=self._request.spec.exact, key=self._key)
         state = self._state
-        if state is None and ahead is None:
+        if state is None and held is None:
             return dataclasses.replace(part, request=self._request, output=self._output)
-        remaining = self.remaining if ahead is None else ahead
+        remaining = self.remaining if held is None else held
         if steps >= remaining:
             request = self._request if self._request.paste_back else None
             part = dataclasses.replace(part, request=request, output=self._output)
-        if state is None or ahead is not None or self._holder == worker:
+        if state is None or held is not None or self._holder == worker:
             return dataclasses.replace(part, held=remaining)
         if not self._request.spec.use_best:
             state = dataclasses.replace(state, best_x=None)
@@ -112,7 +112,7 @@ class Job:
             return False
         if state is not None and self._state is None and reply.problem is None:
             return False
-        if state is not None and self._state is not None and state.remaining >= self._state.remaining:
+        if self._state is not None and len(reply.loss) != self.remaining - (0 if state is None else state.remaining):
             return False
         self._loss += reply.loss
         self._probability += reply.probability

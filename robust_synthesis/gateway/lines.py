@@ -51,8 +51,10 @@ class Candidate:
     """Evaluations still to do; None before the first bundle has come back."""
     plan: Plan | None = None
     """The last bundle that it is in, while it is in flight."""
+    before: Plan | None = None
+    """The bundle that comes back first, while it is in two..."""
     ahead: int = 0
-    """Evaluations that the bundle before does, while it is in two."""
+    """... and the evaluations that it does."""
     status: Status = Status.WAITING
     tried: bool = False
     """Whether it was ever in a bundle."""
@@ -89,7 +91,7 @@ class Candidate:
         return math.ceil((self.all_evaluations(card) - 1) / self.frames)
 
     def evaluations(self, card: Card) -> int:
-        """Still to do, when the bundles that it is in are done. T steps need T + 1 evaluations."""
+        """Still to do; where it is in two bundles, when the first is done. T steps need T + 1 evaluations."""
         return (self.remaining or self.all_evaluations(card)) - self.ahead
 
     def all_evaluations(self, card: Card) -> int:
@@ -146,7 +148,7 @@ class Lines:
         if not first:
             self._places += 1
             job.since = self._places
-        job.status, job.plan, job.ahead = Status.WAITING, None, 0
+        job.status, job.plan, job.before, job.ahead = Status.WAITING, None, None, 0
         self._lines[job.model, job.size].setdefault(job.who, Line()).add(job, first=first)
 
     def send(self, job: Candidate) -> None:
@@ -160,7 +162,7 @@ class Lines:
             return
         if job.status is Status.WAITING:
             self._leave(job)
-        job.status = Status.GONE
+        job.status, job.plan, job.before = Status.GONE, None, None
         self._unfinished[job.model, job.size] -= 1
         if not self._unfinished[job.model, job.size]:
             del self._unfinished[job.model, job.size]

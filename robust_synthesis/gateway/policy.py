@@ -59,7 +59,7 @@ class Policy:
     """Of the jobs of a bundle that must go on, for the next one to be sent before its end: the callers of the others may send
     more, which few should not keep waiting."""
     alone: float = 1.0
-    """That a worker gets one bundle after the other where it refused one that followed."""
+    """That a worker gets one bundle after the other where it refused one that followed, or did not have its jobs."""
     bundle_bytes: int = 16 * 2**20
     """A bundle takes no further job beyond this; one job alone may be larger."""
     shortest_timeout: float = 5.0

@@ -68,7 +68,7 @@ class Standing:
     follow_at: float = math.inf
     """When the bundle behind the one under way should go out."""
     alone_until: float = 0.0
-    """Before which no bundle is sent to follow another: it refused one."""
+    """Before which no bundle is sent to follow another: it refused one, or did not have its jobs."""
     used: set[tuple[str, str, int, int]] = field(default_factory=set)
     """Model, version, image size and bucket of the batches that it has run since it last stopped."""
 
@@ -82,6 +82,7 @@ class Standing:
         self.losses.again(backoff, now, jitter, message)
         self.tired_until = max(self.tired_until, now + min(wasted * 2 ** (self.losses.failures - 1), MOST_TIRED))
         self.used.clear()
+        self.holds.clear()
 
     def answered(self, model: Model) -> None:
         self.absent, self.losses, self.tired_until = Trouble(), Trouble(), 0.0

@@ -78,7 +78,7 @@ class StepTimes:
             return _curve(info.step_seconds, batch) * pixels if info.step_seconds else None
         if batch in measured:
             return measured[batch]
-        if len(measured) > 1 and batch > min(measured):
+        if min(measured) < batch and (batch < max(measured) or {batch // 4, batch // 2} <= measured.keys()):
             return _curve(measured, batch)
         near = min(measured, key=lambda known: max(known / batch, batch / known))
         if info.step_seconds:

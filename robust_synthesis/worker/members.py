@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..bundle import Failure, FixedProblem, JobPart, JobReply, JobState
 from ..engine.problem import Problem, State
@@ -79,10 +80,12 @@ class Member:
         """Keep where it stands for the next bundle, if its gateway wants that."""
         if self.part.key is None or self.paused is None or not self._knows_best():
             return False
-        # Not its rows of a batch, whose memory would stay as long as one of its jobs.
-        state = State(**{name: value.clone() for name, value in vars(self.state).items()})
-        size = state.x.nbytes + state.best_x.nbytes
-        held.put(self.part.key, Standstill(self.problem, self.address, state, self.paused.best_loss), size)
+        try:  # not its rows of a batch, whose memory would stay as long as one of its jobs
+            state = State(**{name: value.clone() for name, value in vars(self.state).items()})
+            size = sum(x.nbytes for x in (state.x, state.best_x, self.problem.center, self.problem.mask))
+            held.put(self.part.key, Standstill(self.problem, self.address, state, self.paused.best_loss), size)
+        except torch.OutOfMemoryError:
+            return False
         return True
 
 

@@ -541,6 +541,19 @@ def test_a_job_that_failed_is_not_held(compute: Compute, monkeypatch: pytest.Mon
     assert reply.failure.kind == "unknown_state"
 
 
+def test_a_job_for_which_there_is_too_little_memory_is_not_held(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute._held, "put", _out_of_memory)
+    (begun,) = ask(compute, [JobPart(2, REQUESTS[0], key="job")])
+    assert begun.state is not None
+    assert not begun.held
+
+
+def _out_of_memory(*_: Any) -> None:
+    raise torch.OutOfMemoryError
+
+
 def _raise(*_: Any) -> None:
     raise RuntimeError("oops")
 

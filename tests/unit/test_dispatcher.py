@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import random
 import time
@@ -241,7 +242,7 @@ def test_whatever_becomes_of_workers_every_picture_is_the_one_that_was_asked_for
 
     async def main() -> None:
         rng = random.Random(seed)
-        workers = [FakeWorker(name, latency=rng.choice([0.0, 0.004, 0.03])) for name in "ab"[: 1 + seed % 2]]
+        workers = [_Unreliable(rng, name, latency=rng.choice([0.0, 0.004, 0.03])) for name in "ab"[: 1 + seed % 2]]
         async with running(*workers) as dispatcher:
             tickets: dict[int, Ticket] = {}
             asked: dict[int, int] = {}
@@ -462,6 +463,20 @@ def test_a_held_job_that_was_forgotten_is_sent_again_at_once_and_is_no_loss() ->
     run(main())
 
 
+class _Unreliable(FakeWorker):
+    """Has not kept some of what it holds."""
+
+    def __init__(self, rng: random.Random, name: str, **how: Any) -> None:
+        super().__init__(name, **how)
+        self._rng = rng
+
+    async def _answer(self, bundle: Bundle) -> bytes:
+        for key in list(self._held) if self._rng.random() < 0.2 else ():
+            if self._rng.random() < 0.5:
+                del self._held[key]
+        return await super()._answer(bundle)
+
+
 class _Forgetful(FakeWorker):
     """Forgets what it holds before every third bundle."""
 
@@ -500,6 +515,33 @@ def test_a_job_that_fails_while_the_next_bundle_is_under_way_is_tried_again_alon
         assert [len(outcome.pictures[0].loss) for outcome in outcomes] == [301] * 4
 
     run(main())
+
+
+def test_a_worker_replaced_by_one_of_a_version_before_costs_no_job() -> None:
+    async def main() -> None:
+        worker = _Before(latency=0.01)
+        async with running(worker) as dispatcher:
+            tickets = [submit(dispatcher, seed, 300) for seed in range(4)]
+            await asyncio.sleep(1)
+            worker.holds, worker.old = False, True
+            for seed, outcome in enumerate(await asyncio.gather(*tickets)):
+                assert found(outcome) == expected(seed=seed, steps=300)
+            assert found(await submit(dispatcher, 5, 300)) == expected(seed=5, steps=300)
+
+    run(main())
+
+
+class _Before(FakeWorker):
+    """Of a version that does not know of jobs that are held, once `old`."""
+
+    old = False
+
+    async def _answer(self, bundle: Bundle) -> bytes:
+        if self.old:
+            missing = Failure("invalid", "is missing; send a state to go on from.", "state")
+            jobs = [missing if part.held is not None else part for part in parts(bundle)]
+            bundle = dataclasses.replace(bundle, jobs=jobs)
+        return await super()._answer(bundle)
 
 
 def test_a_problem_travels_once_to_every_worker() -> None:
