@@ -82,13 +82,20 @@ class Choice:
         for job, steps in zip(before.jobs, before.steps, strict=True):
             if before.goes_on(job, steps):
                 job.before, job.ahead = before, steps
-        return self._planned(group, jobs, {job: job.evaluations(group.info.card) for job in jobs if job.before})
+        held = {job: job.evaluations(group.info.card) for job in jobs if job.before}
+        return self._planned(group, jobs, held=held, ending=sum(map(before.answers_for, before.jobs)) - len(held))
 
-    def _planned(self, group: Group, jobs: Sequence[Candidate], held: Mapping[Candidate, int] | None = None) -> Plan:
+    def _planned(
+        self,
+        group: Group,
+        jobs: Sequence[Candidate],
+        *,
+        held: Mapping[Candidate, int] | None = None,
+        ending: int = 0,
+    ) -> Plan:
         standing = self._standings[group.worker.name]
-        steps = group.steps(
-            jobs, others_come=standing.expects(group.kind, max(group.waiting, len(jobs)), self._policy, self._now)
-        )
+        others_come = standing.expects(group.kind, max(group.waiting, len(jobs)), self._policy, self._now)
+        steps = group.steps(jobs, others_come=others_come or ending > len(jobs) - len(held or ()))
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
         first_use = self._is_first_use(group, jobs) or any(self._is_first_use(p, p.jobs) for p in standing.outstanding)

@@ -160,6 +160,7 @@ class Group:
         where others could join or will: that costs nothing where the next bundle follows at once.
         """
         interactive = any(job.interactive for job in jobs)
+        others_come = others_come and not any(job.frames for job in jobs)  # which are at even distances
         cost = self.cost(jobs)
         k = self.steps_within(cost, jobs=len(jobs), interactive=interactive)
         if cost is not None and (self.total > 1 or others_come or self.followed):

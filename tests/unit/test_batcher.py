@@ -865,6 +865,20 @@ def test_nothing_follows_where_most_jobs_end_since_their_callers_may_come_back(s
     assert bool(batcher.plan(worker, 1.0 + 0.99 * before.expected)) is follow
 
 
+@pytest.mark.parametrize("come", [0, 2])
+def test_what_follows_a_bundle_with_which_jobs_end_is_short_until_as_many_have_come(come: int) -> None:
+    batcher, worker = Batcher(), workers()
+    first = jobs(batcher, 3, steps=1000)
+    (plan,) = batcher.plan(worker, 0.0)
+    answer(batcher, plan, holds=True)
+    jobs(batcher, 2, steps=4)
+    (before,) = batcher.plan(worker, 1.0)
+    jobs(batcher, come, steps=1000)
+    (following,) = batcher.plan(worker, 1.0 + 0.99 * before.expected)
+    assert len(following.jobs) == len(first) + come
+    assert (following.expected < 0.2 * before.expected) is (come == 0)
+
+
 def test_a_worker_that_stopped_holding_or_died_gets_one_bundle_after_the_other() -> None:
     for lost in (True, False):
         batcher, worker = Batcher(), workers()
