@@ -219,6 +219,7 @@ class Batcher:
 
     def _send(self, plan: Plan) -> None:
         standing = self._standings[plan.worker.name]
+        standing.in_a_row = standing.in_a_row + 1 if plan.held else 0
         if not standing.outstanding:
             standing.follow_at = self._follow_at(plan, plan.at)
         standing.outstanding.append(plan)
@@ -234,7 +235,8 @@ class Batcher:
     def _follow_at(self, plan: Plan, began: float) -> float:
         """When the bundle behind this one should go out, on half of the way there and back: never where nothing is held."""
         standing = self._standings[plan.worker.name]
-        if (plan.info.name, plan.info.version) not in standing.holds or not plan.expected:
+        holds = (plan.info.name, plan.info.version) in standing.holds
+        if not holds or not plan.expected or standing.in_a_row >= self.policy.in_a_row:
             return math.inf
         lead = max(self.policy.shortest_lead, self.policy.lead * plan.expected) + self._way(plan) / 2
         return max(standing.alone_until, began + plan.expected - min(lead, plan.expected / 2))

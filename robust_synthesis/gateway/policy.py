@@ -58,6 +58,8 @@ class Policy:
     follow_share: float = 0.25
     """Of the jobs of a bundle that must go on, for the next one to be sent before its end: the callers of the others may send
     more, which few should not keep waiting."""
+    in_a_row: int = 64
+    """Bundles that follow each other, before one goes out after a reply, which tells how long the way is now."""
     alone: float = 1.0
     """That a worker gets one bundle after the other where it refused one that followed, or did not have its jobs."""
     bundle_bytes: int = 16 * 2**20

@@ -69,6 +69,8 @@ class Standing:
     """When the bundle behind the one under way should go out."""
     alone_until: float = 0.0
     """Before which no bundle is sent to follow another: it refused one, or did not have its jobs."""
+    in_a_row: int = 0
+    """Bundles of which each followed the one before."""
     used: set[tuple[str, str, int, int]] = field(default_factory=set)
     """Model, version, image size and bucket of the batches that it has run since it last stopped."""
 

@@ -20,6 +20,7 @@ from robust_synthesis.gateway.dispatcher import Dispatcher
 from robust_synthesis.gateway.errors import Cancelled, DeadlineExceeded, JobLost, ShuttingDown
 from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.jobs import Progress
+from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.gateway.testing import FIRST_LEVEL, FakeBackend, FakeWorker, expected, fake_model, run
 from robust_synthesis.gateway.tickets import Outcome, Ticket
 from robust_synthesis.requests import Request
@@ -216,6 +217,20 @@ def test_bundles_follow_each_other_without_a_pause_where_the_worker_holds_jobs()
             assert worker.most_outstanding == (2 if holds else 1)
         assert took[True] == pytest.approx(3.01 + 0.04, abs=0.001)
         assert took[False] > 3.01 + 10 * 0.04
+
+    run(main())
+
+
+def test_the_way_is_measured_again_while_bundles_follow_each_other() -> None:
+    async def main() -> None:
+        worker = FakeWorker(latency=0.1)
+        async with running(worker) as dispatcher:
+            ticket = submit(dispatcher, 1, 10_000)
+            await asyncio.sleep(1)
+            worker.latency = 0.01
+            await asyncio.sleep(2 * Policy().in_a_row * 0.15 + 2)
+            assert dispatcher._batcher.times.way("worker", "fake", 16, 1) == pytest.approx(0.02, abs=0.001)
+            ticket.cancel()
 
     run(main())
 
