@@ -268,7 +268,7 @@ def test_beyond_its_bound_the_queue_refuses_and_says_when_to_come_back() -> None
             results = await asyncio.gather(*calls)
             taken = [result for result in results if result is None]
             overloads = [result for result in results if result is not None]
-            assert 8 <= len(taken) <= 20  # each is a sixteenth of a second, of one
+            assert 16 <= len(taken) <= 40  # each is a 32nd of a second, of one
             for message, details in overloads:
                 assert "as much as is accepted" in message
                 assert details["ErrorInfo"].reason == "OVERLOADED"
