@@ -95,7 +95,8 @@ class Choice:
     ) -> Plan:
         standing = self._standings[group.worker.name]
         others_come = standing.expects(group.kind, max(group.waiting, len(jobs)), self._policy, self._now)
-        steps = group.steps(jobs, others_come=others_come or ending > len(jobs) - len(held or ()))
+        others_come |= ending > len(jobs) - len(held or ()) and ending >= self._policy.ending_share * len(jobs)
+        steps = group.steps(jobs, others_come=others_come)
         expected = (group.cost(jobs) or 0.0) * max(steps)
         before = sum(plan.expected for plan in standing.outstanding)
         first_use = self._is_first_use(group, jobs) or any(self._is_first_use(p, p.jobs) for p in standing.outstanding)

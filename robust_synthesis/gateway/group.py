@@ -167,14 +167,13 @@ class Group:
             longest = max(job.all_evaluations(self.info.card) for job in jobs)
             short = self.followed and self.total > 1
             parts = self.policy.followed_parts if short else self.policy.shared_parts
-            part = 1 if others_come else math.ceil(longest / parts)
             shortest = self.policy.shortest_followed if short else self.policy.shortest_part
             if self.followed:
-                way = self.times.way(self.worker.name, self.info.name, self.size, len(jobs))
-                shortest = max(shortest, (4 if short else 10) * way)
-            elif others_come:
-                shortest = max(shortest, 2 * self._overhead(len(jobs)))
-            k = min(k, max(part, int(shortest / max(cost, 1e-9))))
+                shortest = max(shortest, (4 if short else 10) * self._way(len(jobs)))
+            k = min(k, max(math.ceil(longest / parts), int(shortest / max(cost, 1e-9))))
+            if others_come:
+                pause = 4 * self._way(len(jobs)) if self.followed else 2 * self._overhead(len(jobs))
+                k = min(k, max(1, int(max(self.policy.shortest_part, pause) / max(cost, 1e-9))))
         # Where bundles have one step, one job that takes its last evaluation, too, would make the others wait as long again.
         ends = k > 1 or all(job.evaluations(self.info.card) == k + 1 for job in jobs)
         return [self._part(job, k, ends) for job in jobs]
@@ -192,6 +191,9 @@ class Group:
         if interactive:
             target = self.policy.interactive_chunk
         return 1 if cost is None else int(min(max(target / max(cost, 1e-9), 1), MAX_EVALUATIONS))
+
+    def _way(self, jobs: int) -> float:
+        return self.times.way(self.worker.name, self.info.name, self.size, jobs)
 
     def _overhead(self, jobs: int) -> float:
         """Seconds of such a bundle beside its steps; behind another one they are no time of the worker."""

@@ -54,6 +54,9 @@ def patch(compute: Any) -> None:
         size, steps, seconds = self.last_batches[-1]
         self.last_batches[-1] = size, steps, seconds + slept
 
+    def warming(self: Any, sizes: Sequence[int] = (1, 8)) -> None:
+        self.step_seconds = dict.fromkeys(sizes, float(os.environ["INJECT_SLEEP"]))
+
     def counting(classifier: Any, problem: Any, state: Any, k: int, **options: Any) -> Any:
         with Path(os.environ["INJECT_COUNT"]).open("a") as file:
             file.write(f"{len(state)} {k}\n")
@@ -64,6 +67,7 @@ def patch(compute: Any) -> None:
     if "INJECT_SLEEP" in os.environ:
         compute.Compute._evaluate = sleeping
         compute.Compute._predict = seeing
+        compute.Compute.warm_up = warming
     if "INJECT_DELAY" in os.environ:
         compute.Compute._evaluate = delayed
     if "INJECT_COUNT" in os.environ:
