@@ -63,7 +63,8 @@ class Policy:
     alone: float = 1.0
     """That a worker gets one bundle after the other where it refused one that followed, or did not have its jobs."""
     ending_share: float = 1 / 3
-    """Of the jobs of a bundle that follows: where as many end with the one before, it is short, for their callers to join the next."""
+    """Of the jobs of a bundle that follows: where as many end with the one before, it is short, so that their callers can join
+    the next."""
     bundle_bytes: int = 16 * 2**20
     """A bundle takes no further job beyond this; one job alone may be larger."""
     shortest_timeout: float = 5.0
