@@ -117,10 +117,8 @@ class JobPart:
         """Of pixels and files."""
         arrays = [] if self.state is None else [self.state.x, self.state.best_x]
         arrays += [] if self.problem is None else [self.problem.center, self.problem.mask]
-        files = () if self.request is None else (self.request.image, self.request.mask)
-        return sum(each.nbytes for each in arrays if each is not None) + sum(
-            len(file) for file in files if isinstance(file, bytes)
-        )
+        pixels = sum(each.nbytes for each in arrays if each is not None)
+        return pixels + (0 if self.request is None else self.request.file_bytes)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ class Request:
     paste_back: bool = False
     """Return the whole image at its own resolution with the edit in it."""
 
+    @property
+    def file_bytes(self) -> int:
+        """Of its pictures, as far as they are files."""
+        return sum(len(file) for file in (self.image, self.mask) if isinstance(file, bytes))
+
     def __post_init__(self) -> None:
         task = self.spec.task
         if self.fit not in FITS:

@@ -9,7 +9,6 @@ from ..model_folder import Card
 from ..requests import Request
 from . import calls
 from .dispatcher import Dispatcher
-from .jobs import request_bytes
 from .lines import Status
 from .load import Cost
 from .queue import Bounds, Kind, Place, Queue, Work
@@ -42,7 +41,7 @@ class BoundedAdmission(Admission):
 
 def _work(request: Request, model: str, card: Card | None) -> Work:
     spec, cost = request.spec, Cost.of(request.spec, request.size, card)
-    return Work(Kind(model, cost.side, spec.exact), cost.evaluations, spec.pictures, request_bytes(request))
+    return Work(Kind(model, cost.side, spec.exact), cost.evaluations, spec.pictures, request.file_bytes)
 
 
 def _follow(place: Place, ticket: Ticket) -> None:

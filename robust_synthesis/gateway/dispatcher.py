@@ -27,7 +27,7 @@ from .errors import DeadlineExceeded, JobLost, ShuttingDown, error_of
 from .exchange import Sent, exchange, tickets
 from .forecast import Forecast
 from .group import Plan
-from .jobs import Job, Queued, request_bytes
+from .jobs import Job, Queued
 from .lines import Candidate, Status
 from .policy import Policy
 from .queue import Kind, Speed
@@ -137,7 +137,7 @@ class Dispatcher:
         jobs: list[Job] = []
         siblings: list[Candidate] = []
         for index in range(request.spec.pictures):
-            upload = request_bytes(request)
+            upload = request.file_bytes
             siblings.append(Candidate(model, request.spec, caller, interactive, request.size, upload, siblings, frames))
             jobs.append(Job(request, index, output, siblings[-1]))
         ticket = Ticket(

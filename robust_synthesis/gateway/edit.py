@@ -22,7 +22,7 @@ from ..requests import Request
 from .canvas import Canvas
 from .edits import Action, Apply, Cancel, Current, Done, Event, Failed, Frame, Open, Undo, Unreadable
 from .errors import Cancelled, SessionIdle, ShuttingDown
-from .jobs import Progress, Queued, request_bytes
+from .jobs import Progress, Queued
 from .outbox import Outbox
 from .tickets import Outcome
 
@@ -174,7 +174,7 @@ class EditSession:
             self._start(edit)
         else:
             self._drop_waiting(Cancelled("cancelled: a newer edit took its place while it waited."))
-            self._release = self._studio.hold(request_bytes(edit.request))
+            self._release = self._studio.hold(edit.request.file_bytes)
             self._waiting = edit
 
     def _undo(self) -> None:

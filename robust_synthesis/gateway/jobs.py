@@ -148,9 +148,4 @@ class Job:
         """Bytes that it will add to a bundle at most, but for its problem, which seldom travels."""
         if self._state is None:
             return 0
-        return 2 * self._state.x.nbytes + request_bytes(self._request) * self._request.paste_back
-
-
-def request_bytes(request: Request) -> int:
-    """Of its pictures."""
-    return sum(len(file) for file in (request.image, request.mask) if isinstance(file, bytes))
+        return 2 * self._state.x.nbytes + self._request.file_bytes * self._request.paste_back
