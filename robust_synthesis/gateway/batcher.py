@@ -139,10 +139,10 @@ class Batcher:
     def unavailable(self, plan: Plan, now: float, message: str) -> None:
         """It did not run. One that followed another may have been one too many for the worker, which is not away for that."""
         standing = self.unsent(plan, now)
-        if not plan.held:
-            standing.absent.again(self.policy.unavailable, now, self._rng.random(), message)
-        else:
+        if plan.held:
             standing.alone_until = now + self.policy.alone
+        else:
+            standing.absent.again(self.policy.unavailable, now, self._rng.random(), message)
         for job in _backwards(plan):
             self.retry(job)
 

@@ -49,12 +49,9 @@ class StepTimes:
         return self._overheads.get((worker, model, size), {}).get(bucket(jobs), 0.0)
 
     def fullest(self, worker: str, info: ModelInfo, size: int, batch: int) -> int:
-        """A batch of twice the size, and so on, as long as its steps take hardly longer."""
+        """The bucket, or that of twice as many jobs, and so on, as long as its steps take hardly longer."""
         while batch < BUCKETS[-1]:
-            known, twice = (
-                self.step(worker, info, size, bucket(batch)),
-                self.step(worker, info, size, bucket(2 * batch)),
-            )
+            known, twice = (self.step(worker, info, size, jobs) for jobs in (batch, 2 * batch))
             if known is None or twice is None or twice > HARDLY * known:
                 break
             batch *= 2
