@@ -19,13 +19,11 @@ def followers(before: Plan, group: Group, share: int) -> Sequence[Candidate] | N
     going = [job for job, steps in zip(before.jobs, before.steps, strict=True) if before.goes_on(job, steps)]
     if not going or len(going) < group.policy.follow_share * sum(map(before.answers_for, before.jobs)):
         return None
-    most = min(group.largest(share), share, *(job.limit for job in going))
+    most = min(group.largest(share), share)
     waiting = itertools.chain.from_iterable(group.of(line) for _, line in group.lines)
-    jobs = [*going, *itertools.islice(waiting, most)]
+    joining = list(itertools.islice(waiting, most))
+    jobs = [*going, *joining]
     if len(jobs) > most or any(job.interactive or job.suspect or job.limit < len(jobs) for job in jobs):
         return None
-    if sum(job.upload for job in jobs[len(going) :]) > group.policy.bundle_bytes or len(group.trimmed(jobs)) < len(
-        jobs
-    ):
-        return None
-    return jobs
+    fits = sum(job.upload for job in joining) <= group.policy.bundle_bytes
+    return jobs if fits and len(group.trimmed(jobs)) == len(jobs) else None
