@@ -98,14 +98,16 @@ def tiny_card(
     )
 
 
-def tiny_classifier(seed: int = 0, card: Card | None = None, *, precision: str = "fp32") -> Classifier:
+def tiny_classifier(
+    seed: int = 0, card: Card | None = None, *, precision: str = "fp32", device: str = "cpu"
+) -> Classifier:
     """A random classifier in memory, with class Gaussians and a catalogue of units."""
     card = card or tiny_card()
     network = tiny_network(seed, classes=len(card.classes), architecture=card.architecture)
     pixels, labels = pictures(len(card.classes), card.size, seed)
     seeds = Seeds.fit(pixels, labels, len(card.classes), side=min(16, card.size), rank=8)
     units, _ = _catalogue(network, card, seed)
-    return Classifier(network, card, seeds=seeds, units=units, device="cpu", precision=precision)
+    return Classifier(network, card, seeds=seeds, units=units, device=device, precision=precision)
 
 
 def tiny_model_folder(

@@ -1,27 +1,16 @@
-"""The heart: k steps of projected gradient descent on the input, for a batch of jobs of any tasks.
-
-Source: Santurkar et al. 2019, appendix A; the update is that of Madry et al. 2018 with steps of normalised length.
-"""
+"""The heart: k turns of projected gradient descent on the input, for a batch of jobs of any tasks."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .ball import direction, per_sample, project
-from .problem import LEVELS, Problem, State, quantise
-
-
-class Differentiable(Protocol):
-    """What a chunk needs of a classifier."""
-
-    def logits_and_latent(self, x: Tensor, fake_relu: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W] in [0, 1] -> logits [B, C] and pooled latent [B, D], both fp32."""
-        ...
+from . import graphs
+from .problem import LEVELS, Problem, State
+from .turn import Differentiable, turn
 
 
 @dataclass(frozen=True)
@@ -32,54 +21,6 @@ class Trace:
     probability: Tensor
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What is found at x: loss and target probability [B], and the loss's gradient [B, 3, H, W] if it was asked for."""
-
-    loss: Tensor
-    probability: Tensor
-    gradient: Tensor | None
-
-
-def evaluate(
-    classifier: Differentiable, problem: Problem, x: Tensor, *, gradient: bool = True, penalised: bool = True
-) -> Evaluation:
-    """The objective of `Problem` at x [B, 3, H, W]; without `penalised` as if every penalty weight were 0, but faster.
-
-    Autograd takes the network's part only. That of the rest is written out: a (softmax - one-hot) towards the logits, b towards
-    the unit, and 2 c (x - x0) (1 - M)^2 / (3 H W) towards x.
-    """
-    point = x.detach().requires_grad_(gradient)
-    with torch.set_grad_enabled(gradient):
-        logits, latent = classifier.logits_and_latent(point, problem.fake_relu)
-    with torch.no_grad():
-        target, unit = problem.target[:, None], problem.unit[:, None]
-        ce_weight, latent_weight = problem.ce_weight[:, None], problem.latent_weight[:, None]
-        log_probabilities = F.log_softmax(logits, 1)
-        log_probability = log_probabilities.gather(1, target)
-        loss = (latent_weight * latent.gather(1, unit) - ce_weight * log_probability).squeeze(1)
-        towards_x = None
-        if gradient:
-            towards_logits = (ce_weight * log_probabilities.exp()).scatter_add_(1, target, -ce_weight)
-            towards_latent = torch.zeros_like(latent).scatter_(1, unit, latent_weight)
-            towards_x = torch.autograd.grad((logits, latent), point, (towards_logits, towards_latent))[0]
-        if penalised:
-            free = 1 - problem.mask
-            outside = (x - problem.center) * free
-            loss = loss + problem.penalty_weight * outside.square().mean(dim=(1, 2, 3))
-            if towards_x is not None:
-                towards_x = towards_x + per_sample(2 * problem.penalty_weight / x[0].numel()) * outside * free
-        return Evaluation(loss, log_probability.squeeze(1).exp(), towards_x)
-
-
-def step(problem: Problem, x: Tensor, gradient: Tensor, levels: int | None = LEVELS) -> Tensor:
-    """One projected step against the gradient, rounded to the grid; all [B, 3, H, W]."""
-    gradient = torch.where(per_sample(problem.hard_mask), gradient * problem.mask, gradient)
-    moved = x - per_sample(problem.step_size) * direction(gradient, problem.norm)
-    x = project(moved, problem.center, problem.norm, problem.epsilon)
-    return x if levels is None else quantise(x, levels)
-
-
 @torch.no_grad()
 def advance(
     classifier: Differentiable, problem: Problem, state: State, k: int, *, levels: int | None = LEVELS
@@ -88,20 +29,17 @@ def advance(
 
     At an equal batch size, k = 60 once and k = 10 six times give the same bits. `levels=None` switches the grid off.
     """
-    x, best_x = state.x, state.best_x
-    best_loss, best_probability = state.best_loss, state.best_probability
     penalised = bool((problem.penalty_weight != 0).any())
+    if state.x.is_cuda:
+        now, loss, probability = graphs.advance(classifier, problem, state, k, penalised=penalised, levels=levels)
+        return now, Trace(loss, probability)
     losses, probabilities = [], []
+    now = state
     for i in range(k):
-        steps = state.remaining - i > 1
-        found = evaluate(classifier, problem, x, gradient=bool(steps.any()), penalised=penalised)
-        better = (state.remaining > i).to(x.device) & (found.loss < best_loss)
-        best_loss = torch.where(better, found.loss, best_loss)
-        best_probability = torch.where(better, found.probability, best_probability)
-        best_x = torch.where(per_sample(better), x, best_x)
-        if found.gradient is not None:
-            x = torch.where(per_sample(steps.to(x.device)), step(problem, x, found.gradient, levels), x)
+        left = state.remaining - i
+        moving = left > 1 if bool((left > 1).any()) else None
+        now, found = turn(classifier, problem, now, left > 0, moving, penalised=penalised, levels=levels)
         losses.append(found.loss)
         probabilities.append(found.probability)
-    state = State(x, best_x, best_loss, best_probability, (state.remaining - k).clamp_min(0))
-    return state, Trace(torch.stack(losses), torch.stack(probabilities))
+    now = dataclasses.replace(now, remaining=(state.remaining - k).clamp_min(0))
+    return now, Trace(torch.stack(losses), torch.stack(probabilities))

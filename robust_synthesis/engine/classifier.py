@@ -13,6 +13,7 @@ from ..errors import ModelError
 from ..model_folder import CARD, Card, ModelFolder, find
 from ..units import Units
 from . import networks, weights
+from .fused import fused
 from .int8 import Int8ResNet, supports
 from .packed import packed
 from .precision import choose_device, choose_precision, compute_exactly
@@ -66,7 +67,10 @@ class Classifier:
             return
         # The bits are autocast's, which would round the weights again at every step.
         rounded = self.network if self.precision == "fp32" else copy.deepcopy(self.network).to(self._dtype)
-        self._rounded = packed(rounded) if self.device.type == "cpu" else rounded
+        if self.device.type == "cpu":
+            self._rounded = packed(rounded)
+        else:
+            self._rounded = fused(rounded) if self.precision == "bf16" else rounded
 
     def in_precision(self, precision: str) -> Self:
         """The same classifier, sharing its weights, computing in another precision."""

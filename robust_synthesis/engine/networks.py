@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -161,6 +161,7 @@ class ResNet(Network):
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
+        self.has_relu = activation == "relu"
         kinds: Mapping[str, Block] = {"basic": BasicBlock, "bottleneck": Bottleneck}
         kind = kinds[block]
         self.conv1 = _conv(3, width, 7, 2) if stem == "large" else _conv(3, width, 3)
@@ -174,14 +175,14 @@ class ResNet(Network):
             channels = (width << i) * kind.expansion
         self.fc = nn.Linear(channels, classes)
 
-    def _blocks(self) -> Iterator[nn.Module]:
+    def blocks(self) -> Iterator[BasicBlock | Bottleneck]:
         for name in self.stages:
-            yield from cast(nn.Sequential, self.get_submodule(name))
+            yield from cast(Iterable[BasicBlock | Bottleneck], self.get_submodule(name))
 
     def features(self, x: Tensor) -> Tensor:
         y: Tensor = self.bn1(self.conv1(x))
         first = True
-        for block in self._blocks():
+        for block in self.blocks():
             y = self.activation(y)
             y = block(self.maxpool(y) if first else y)
             first = False
@@ -276,18 +277,14 @@ def fold(network: Network) -> Network:
 @torch.no_grad()
 def refold(network: Network, folded: Network) -> None:
     """Write the weights of `network`, which may have trained on, into its folded copy."""
-    pairs = _normalised_convolutions(network)
-    for conv_name, norm_name in pairs:
-        conv = cast(nn.Conv2d, network.get_submodule(conv_name))
-        norm = cast(nn.BatchNorm2d, network.get_submodule(norm_name))
-        target = cast(nn.Conv2d, folded.get_submodule(conv_name))
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert target.bias is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        target.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-        bias = norm.bias - norm.running_mean * scale
-        target.bias.copy_(bias if conv.bias is None else bias + conv.bias * scale)
-    paired = tuple(f"{name}." for pair in pairs for name in pair)
-    rest = {name: value for name, value in network.state_dict().items() if not name.startswith(paired)}
-    folded.load_state_dict(rest, strict=False)
+    ours, theirs = (dict(itertools.chain(each.named_parameters(), each.named_buffers())) for each in (folded, network))
+    for conv, norm in _normalised_convolutions(network):
+        scale = theirs.pop(f"{norm}.running_var") + cast(nn.BatchNorm2d, network.get_submodule(norm)).eps
+        scale.rsqrt_().mul_(theirs.pop(f"{norm}.weight"))
+        torch.mul(theirs.pop(f"{conv}.weight"), scale.view(-1, 1, 1, 1), out=ours.pop(f"{conv}.weight"))
+        bias = theirs.pop(f"{norm}.bias") - theirs.pop(f"{norm}.running_mean") * scale
+        if f"{conv}.bias" in theirs:
+            bias += theirs.pop(f"{conv}.bias") * scale
+        ours.pop(f"{conv}.bias").copy_(bias)
+    for name, value in ours.items():
+        value.copy_(theirs[name])

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .chunk import advance, evaluate
+from .chunk import advance
 from .networks import ResNet
 from .problem import Problem, State
+from .turn import evaluate
 
 if TYPE_CHECKING:
     from .classifier import Classifier

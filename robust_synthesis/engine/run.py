@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import SynthesisError
-from .chunk import Differentiable, Trace, advance
+from .chunk import Trace, advance
 from .problem import Problem, State
+from .turn import Differentiable
 
 BUCKETS = (1, 2, 4, 8, 16, 32)
 """Batches are padded to one of these sizes: at an equal size the bits are equal, whatever the neighbours."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.ball import LINF, direction, l2_norm, per_sample, project
+from .upload import upload
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -32,11 +33,11 @@ def perturb(
     radius = torch.full((batch,), epsilon, device=images.device)
     x = images
     if generator is not None:
-        noise = torch.randn(images.shape, generator=generator).to(images)
+        noise = upload(torch.randn(images.shape, generator=generator), images.device).to(images.dtype)
         if norm == LINF:
             noise = (noise / 2**0.5).erf()  # uniform in [-1, 1]
         else:
-            share = torch.rand(batch, generator=generator).to(images)
+            share = upload(torch.rand(batch, generator=generator), images.device).to(images.dtype)
             noise = noise / per_sample(l2_norm(noise)) * per_sample(share)
         x = (images + epsilon * noise).clamp(0, 1)
     for _ in range(steps):

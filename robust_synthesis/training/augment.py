@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .upload import upload
+
 
 def augment(
     images: Tensor, generator: torch.Generator, *, padding: int, flip: bool, jitter: float, noise: float = 0.0
@@ -17,18 +19,17 @@ def augment(
     device = images.device
     if padding:
         padded = F.pad(images, [padding] * 4, mode="reflect")
-        top, left = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator)
-        rows = (top + torch.arange(height)).to(device)
-        columns = (left + torch.arange(width)).to(device)
+        top, left = upload(torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator), device)
+        rows = top + torch.arange(height, device=device)
+        columns = left + torch.arange(width, device=device)
         index = torch.arange(batch, device=device).view(-1, 1, 1)
         images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     if flip:
-        flipped = (torch.rand(batch, 1, 1, 1, generator=generator) < 0.5).to(device)
+        flipped = upload(torch.rand(batch, 1, 1, 1, generator=generator) < 0.5, device)
         images = torch.where(flipped, images.flip(3), images)
     if jitter:
-        brightness, contrast, saturation = (
-            1 + jitter * (2 * torch.rand(3, batch, 1, 1, 1, generator=generator) - 1)
-        ).to(device)
+        factors = 1 + jitter * (2 * torch.rand(3, batch, 1, 1, 1, generator=generator) - 1)
+        brightness, contrast, saturation = upload(factors, device)
         images = images * brightness
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = mean + contrast * (images - mean)
@@ -36,5 +37,5 @@ def augment(
         images = (grey + saturation * (images - grey)).clamp(0, 1)
     if noise:
         deviation = noise * torch.rand(batch, 1, 1, 1, generator=generator)
-        images = (images + (deviation * torch.randn(images.shape, generator=generator)).to(device)).clamp(0, 1)
+        images = (images + upload(deviation * torch.randn(images.shape, generator=generator), device)).clamp(0, 1)
     return images

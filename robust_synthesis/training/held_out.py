@@ -26,7 +26,7 @@ def accuracy(
 ) -> tuple[float, float]:
     """Clean accuracy, and accuracy under 10 attack steps at the training epsilon; in [0, 1]."""
     folded = networks.fold(network)
-    clean = robust = 0
+    right = torch.zeros(2, dtype=torch.long, device=device)  # read once, so that a GPU need not be waited for
     with autocast(device, config.precision):
         for start in range(0, len(images), BATCH):
             index = slice(start, start + BATCH)
@@ -41,6 +41,6 @@ def accuracy(
                 step_size=config.epsilon / 4,
             )
             with torch.no_grad():
-                clean += int((folded(normalise(x)).argmax(1) == labels).sum())
-                robust += int((folded(normalise(attacked)).argmax(1) == labels).sum())
+                right += torch.stack([(folded(normalise(y)).argmax(1) == labels).sum() for y in (x, attacked)])
+    clean, robust = right.tolist()
     return clean / len(images), robust / len(images)

@@ -16,7 +16,9 @@ Model = Callable[[Tensor], Tensor]
 """Images [B, 3, H, W] in [0, 1] -> logits [B, C]."""
 
 
-def attack(model: Model, images: Tensor, labels: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+def attack(
+    model: Model, images: Tensor, labels: Tensor, config: TrainConfig, generator: torch.Generator | None
+) -> Tensor:
     """The images, moved to where the objective is large."""
     loss = adversary.cross_entropy(model, labels)
     start = generator if config.random_start else None

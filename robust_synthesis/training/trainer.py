@@ -27,6 +27,7 @@ from .config import TrainConfig
 from .datasets import ImageSet
 from .normaliser import Normaliser
 from .rank import Rank
+from .recorded import Recorded
 
 PARTS = ("network", "average", "best_network", "optimizer")
 """What a checkpoint has the states of."""
@@ -80,8 +81,8 @@ class Trainer:
         if config.batch_size % self.rank.count:
             count = self.rank.count
             raise InvalidInput("batch_size", f"is {config.batch_size}; give a multiple of the {count} processes.")
-        train, self.held_out = data.hold_out(config.hold_out, config.seed)
-        self.train = train.to(self.device)
+        train, held_out = data.hold_out(config.hold_out, config.seed)
+        self.train, self.held_out = train.to(self.device), held_out.to(self.device)
         self.normalise = (normaliser or Normaliser.fit(train)).to(self.device)
         torch.manual_seed(config.seed)
         network = networks.build(config.architecture, len(data.class_names)) if init is None else init
@@ -109,6 +110,12 @@ class Trainer:
             forward = torch.compile(forward)
             self._attacked = torch.compile(self.folded)
         self._forward = forward
+        self._means, self._mean_counts = _floats_and_others(self.average)
+        self._values, self._counts = _floats_and_others(self.network)
+        self._recorded: Recorded | None = None
+        starts_at_random = config.random_start or config.objective == "trades"
+        if self.device.type == "cuda" and self.rank.count == 1 and not starts_at_random:
+            self._recorded = Recorded(self._descent, self.network)
 
     def close(self) -> None:
         """Leave the process group."""
@@ -177,12 +184,11 @@ class Trainer:
 
     def _train_epoch(self, on_step: Callable[[int, Tensor], None]) -> float:
         config, rank = self.config, self.rank
-        order = torch.randperm(len(self.train), generator=self._generator(0))
+        order = torch.randperm(len(self.train), generator=self._generator(0)).to(self.device)
         private = self._generator(1 + rank.index)
         total = torch.zeros((), device=self.device)
         for step in range(self.steps_per_epoch):
             batch = order[step * config.batch_size : (step + 1) * config.batch_size][rank.index :: rank.count]
-            batch = batch.to(self.device)
             images = augment(
                 self.train.floats(batch),
                 private,
@@ -204,6 +210,13 @@ class Trainer:
         return torch.Generator().manual_seed((self.config.seed * 1000 + self.epoch) * 1000 + stream)
 
     def _step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        loss = self._recorded(images, labels) if self._recorded else self._descent(images, labels, generator)
+        self.optimizer.step()
+        self.rank.share([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
+        return loss
+
+    def _descent(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The loss, and where it falls: the gradients of the parameters, clipped."""
         config = self.config
         with autocast(self.device, config.precision):
             attacked = self._adversarial(images, labels, generator)
@@ -213,11 +226,9 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        self.optimizer.step()
-        self.rank.share([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
         return loss.detach()
 
-    def _adversarial(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def _adversarial(self, images: Tensor, labels: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.config.objective == "standard":
             return images
         networks.refold(self.network, self.folded)
@@ -226,15 +237,20 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self, updates: int) -> None:
         decay = min(self.config.ema_decay, updates / (10 + updates))
-        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+        torch._foreach_lerp_(self._means, self._values, 1 - decay)
+        torch._foreach_copy_(self._mean_counts, self._counts)
 
     def held_out_accuracy(self) -> tuple[float, float]:
         """Clean and robust accuracy of the averaged network."""
         return held_out.accuracy(self.average, self.held_out, self.config, self.normalise, self.device, self.layout)
+
+
+def _floats_and_others(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """A network's state, which stays where it is for as long as it trains."""
+    state = list(network.state_dict().values())
+    return [value for value in state if value.dtype.is_floating_point], [
+        value for value in state if not value.dtype.is_floating_point
+    ]
 
 
 def _layout(network: networks.Network) -> torch.memory_format:

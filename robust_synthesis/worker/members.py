@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..bundle import Failure, FixedProblem, JobPart, JobReply, JobState
@@ -94,8 +93,7 @@ def pause(members: Sequence[Member]) -> None:
     if not members:
         return
     state = State.stack([member.state for member in members])
-    state = replace(state, x=state.x.cpu())
-    finite = np.isfinite(state.x.numpy()).all(axis=(1, 2, 3)).tolist()
+    finite = transport.finite(state.x)
     best = state.best_loss.tolist()
     states = transport.job_states(
         state, with_best=[member.betters(loss) for member, loss in zip(members, best, strict=True)]

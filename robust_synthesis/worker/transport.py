@@ -31,10 +31,21 @@ _SCALARS: Mapping[str, type] = {
 def to_levels(x: Tensor) -> Pixels:
     """Values on the grid -> u16, of the same shape. What is not a number becomes any level.
 
-    In one thread: those of torch sleep while a GPU computes, and would take longer to wake than this takes.
+    On a CPU in one thread: those of torch sleep while a GPU computes, and would take longer to wake than this takes.
     """
+    if x.is_cuda:  # in pinned memory, which the GPU writes to itself
+        levels = (x * LEVELS).round_().to(torch.uint16)
+        arrived = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
+        return arrived.copy_(levels).numpy().copy()
     with np.errstate(invalid="ignore"):
         return np.rint(x.cpu().numpy() * np.float32(LEVELS)).astype(np.uint16)
+
+
+def finite(x: Tensor) -> list[bool]:
+    """Whether each row of a batch is numbers only."""
+    if x.is_cuda:
+        return [bool(row) for row in x.isfinite().flatten(1).all(1).tolist()]
+    return [bool(np.isfinite(row).all()) for row in x.numpy()]
 
 
 def from_levels(pixels: Pixels, device: torch.device) -> Tensor:

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from robust_synthesis.engine.chunk import advance, evaluate
+from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, State
 from robust_synthesis.engine.run import BUCKETS, Finished, Progress, bucket, pad, run
+from robust_synthesis.engine.turn import evaluate
 from robust_synthesis.errors import SynthesisError
 from robust_synthesis.specs import (
     Generate,

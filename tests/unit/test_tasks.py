@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_synthesis.engine.ball import L2, LINF
-from robust_synthesis.engine.chunk import evaluate
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import quantise
+from robust_synthesis.engine.turn import evaluate
 from robust_synthesis.errors import InvalidInput, NotFound
 from robust_synthesis.specs import (
     SPECS,

@@ -1,0 +1,130 @@
+"""Turns of a batch as CUDA graphs: launched at once, since launching hundreds of kernels takes longer than running them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from .capture import capture, rehearse
+from .problem import Problem, State
+from .turn import Differentiable, turn
+
+MOST = 32
+"""Kinds of batches (sizes, sides) whose graphs a classifier keeps; that used longest ago goes first."""
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_boards: WeakKeyDictionary[Differentiable, OrderedDict[tuple[Any, ...], Board]] = WeakKeyDictionary()
+
+
+def advance(
+    classifier: Differentiable, problem: Problem, state: State, k: int, **options: Any
+) -> tuple[State, Tensor, Tensor]:
+    """`chunk.advance` on a GPU, with the `options` of `turn`: the state, and loss and probability of each turn [k, B].
+
+    Raises OutOfMemoryError.
+    """
+    key = (*state.x.shape, state.x.device, *sorted(options.items()))
+    with _lock:
+        boards = _boards.setdefault(classifier, OrderedDict())
+        board = boards.pop(key, None)
+        if board is None:
+            board = Board(problem, state, options)
+        boards[key] = board
+        if len(boards) > MOST:
+            boards.popitem(last=False)
+        return board.advance(classifier, problem, state, k)
+
+
+def recorded(classifier: Differentiable) -> int:
+    """How many graphs are kept for a classifier."""
+    return sum(len(board) for board in _boards.get(classifier, OrderedDict()).values())
+
+
+def forget() -> None:
+    """Free all graphs and their memory."""
+    with _lock:
+        _boards.clear()
+
+
+class Board:
+    """The tensors of one kind of batch, which stay where they are for its graphs to read and to write.
+
+    It does not know its classifier, which may go: graphs only know addresses.
+    """
+
+    def __init__(self, problem: Problem, state: State, options: dict[str, Any]) -> None:
+        self.device = state.x.device
+        self._options = options
+        self._problem = Problem(**{name: _like(value) for name, value in vars(problem).items()})
+        self._state = State(**{name: _like(value, self.device) for name, value in vars(state).items()})
+        self._found = torch.empty(2, len(state), device=self.device)
+        self._graphs: dict[bool, torch.cuda.CUDAGraph | None] = {}
+
+    def __len__(self) -> int:
+        return sum(graph is not None for graph in self._graphs.values())
+
+    def pool(self) -> Any:
+        """Of its graphs; None without one."""
+        return next((graph.pool() for graph in self._graphs.values() if graph is not None), None)
+
+    def advance(
+        self, classifier: Differentiable, problem: Problem, state: State, k: int
+    ) -> tuple[State, Tensor, Tensor]:
+        most = int(state.remaining.max())
+        kinds = [most - i > 1 for i in range(k)]  # the last evaluation of a job needs no gradient
+        for moving in sorted(set(kinds) - self._graphs.keys()):
+            self._fill(problem, state)
+            self._graphs[moving] = self._record(classifier, moving)
+        self._fill(problem, state)
+        found = torch.empty(k, *self._found.shape, device=self.device)
+        for i, moving in enumerate(kinds):
+            graph = self._graphs[moving]
+            if graph is None:
+                self._turn(classifier, moving)
+            else:
+                graph.replay()
+            found[i].copy_(self._found)
+        kept = {name: value.clone() for name, value in vars(self._state).items() if name != "remaining"}
+        return State(**kept, remaining=(state.remaining - k).clamp_min(0)), found[:, 0], found[:, 1]
+
+    def _fill(self, problem: Problem, state: State) -> None:
+        for ours, theirs in ((self._problem, problem), (self._state, state)):
+            for name, value in vars(ours).items():
+                value.copy_(getattr(theirs, name), non_blocking=True)
+
+    def _turn(self, classifier: Differentiable, moving: bool) -> None:
+        now, left = self._state, self._state.remaining
+        after, found = turn(classifier, self._problem, now, left > 0, left > 1 if moving else None, **self._options)
+        for name, value in vars(now).items():
+            value.copy_(getattr(after, name))
+        left.sub_(1)
+        self._found[0].copy_(found.loss)
+        self._found[1].copy_(found.probability)
+
+    def _record(self, classifier: Differentiable, moving: bool) -> torch.cuda.CUDAGraph | None:
+        """None where it cannot be: its turns are launched kernel by kernel then."""
+        work = partial(self._turn, classifier, moving)
+        rehearse(work, self.device)
+        try:
+            return capture(work, self.device, _pool(self.device))[0]
+        except RuntimeError as error:
+            _log.warning("a CUDA graph could not be recorded, steps will be slower: %s", error)
+            return None
+
+
+def _pool(device: torch.device) -> Any:
+    """The memory that all graphs of a device work in, since they run one at a time; None before the first."""
+    boards = [board for kinds in _boards.values() for board in kinds.values()]
+    return next((pool for board in boards if board.device == device and (pool := board.pool())), None)
+
+
+def _like(value: Tensor, device: torch.device | None = None) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype, device=device or value.device)
