@@ -20,7 +20,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-import torch
 from torch.autograd import profiler
 
 from robust_synthesis import wire
@@ -84,14 +83,13 @@ def _steps(folder: ModelFolder, rounds: int) -> list[Figure]:
     classifier = Classifier.load(folder.path, precision="auto")
     figures = []
     with authors.attacker() as module:
-        model = authors.attacker_model(module, weights.load_network(folder), folder.card)
+        model = authors.attacker_model(module, weights.load_network(folder), folder.card).to(classifier.device)
         for batch in (1, 32):
-            x = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-            targets = torch.arange(batch) % len(folder.card.classes)
-            steps = max(2, engine.WORK // (4 * batch * SIDE * SIDE))
-            subjects = {
+            x, targets = engine.pictures(classifier, batch, SIDE)
+            steps = max(2, engine.turns(classifier, batch, SIDE) // 4)
+            subjects: dict[str, Callable[[], object]] = {
                 "before": partial(engine.theirs, model, x, targets, steps),
-                "after": partial(engine.ours, classifier, x, targets, steps),
+                "after": engine.ours(classifier, x, targets, steps),
             }
             found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
             for turn in range(-1, rounds):
@@ -146,8 +144,7 @@ def _bundle(folder: ModelFolder, rounds: int) -> Figure:
         wire.decode(wire.encode(bundle))
         wire.decode_reply(wire.encode_reply(reply))
 
-    x = torch.rand(JOBS, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    step = partial(engine.ours, classifier, x, torch.zeros(JOBS, dtype=torch.int64), 4)
+    step = engine.ours(classifier, *engine.pictures(classifier, JOBS, SIDE), 4)
     seconds = take_turns({"bytes": there_and_back, "steps": step}, 2 * rounds)
     share = ratio([5 * each for each in seconds["bytes"]], seconds["steps"])
     kib = (len(wire.encode(bundle)) + len(wire.encode_reply(reply))) >> 10

@@ -12,10 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from robust_synthesis.engine.chunk import Differentiable, advance
+from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.engine.problem import Problem, State
+from robust_synthesis.engine.turn import Differentiable
 from robust_synthesis.model_folder import ModelFolder
 
 from .figures import Figure, Measured

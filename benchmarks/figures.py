@@ -68,6 +68,7 @@ class Section(Measured):
     finished: str
     seconds: float
     notes: tuple[str, ...] = ()
+    gpu: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Section:
@@ -87,10 +88,15 @@ class Section(Measured):
     @property
     def stem(self) -> str:
         """Of its files."""
-        return f"{self.name}{'' if self.quick else '-full'}"
+        return f"{self.name}{'-gpu' if self.gpu else ''}{'' if self.quick else '-full'}"
 
     def markdown(self) -> str:
-        rows = [f"### {self.title}", "", "| | ratio | to | target |", "|---|---|---|---|"]
+        rows = [
+            f"### {self.title}{', on a GPU' if self.gpu else ''}",
+            "",
+            "| | ratio | to | target |",
+            "|---|---|---|---|",
+        ]
         for figure in self.figures:
             sign = "" if figure.target is None else ("at least " if figure.higher_is_better else "at most ")
             target = "" if figure.target is None else f"{sign}{figure.target:g}{'' if figure.reached else ' (missed)'}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import itertools
 import time
 from collections import defaultdict
@@ -36,7 +37,7 @@ from .figures import Figure, Measured
 from .measure import Spread, percentile, ratio, under_way
 
 TITLE = "The service against its engine"
-BACKENDS = ("embedded", "torchserve")
+BACKENDS = ("embedded", *(["torchserve"] if importlib.util.find_spec("ts") else []))
 STEPS = 60
 SIDE = 64
 CROWD = 16

@@ -24,9 +24,9 @@ from torch import Tensor
 from benchmarks.chart import Chart, draw
 from robust_synthesis import specs
 from robust_synthesis.engine.ball import l2_norm, per_sample
-from robust_synthesis.engine.chunk import evaluate, step
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import Problem, quantise
+from robust_synthesis.engine.turn import evaluate, step
 from robust_synthesis.evaluation.frechet import frechet_distance
 from robust_synthesis.evaluation.judge import Judge
 from robust_synthesis.evaluation.proportion import Proportion
