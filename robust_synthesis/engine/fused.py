@@ -14,10 +14,20 @@ from .networks import BasicBlock, Bottleneck, Network, ResNet
 
 
 def fused(network: Network) -> Network:
-    """A frozen network on a GPU with its convolutions fused, where it is a ResNet with ReLUs; both share their parameters."""
+    """A frozen network on a GPU with its convolutions fused, where it is a ResNet with ReLUs and cuDNN has kernels for it.
+
+    Both share their parameters.
+    """
     if not isinstance(network, ResNet) or not network.has_relu:
         return network
-    return FusedResNet(network)
+    candidate, weight = FusedResNet(network), network.conv1.weight
+    black = torch.zeros(1, 3, 32, 32, dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            candidate.features(black.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:  # for some numbers of channels it has none
+        return network
+    return candidate
 
 
 class FusedResNet(Network):
