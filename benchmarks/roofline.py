@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from robust_synthesis.engine.capture import capture, rehearse
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.precision import choose_precision
 from robust_synthesis.model_folder import ModelFolder
@@ -61,8 +62,7 @@ def _figures(folder: ModelFolder, classifier: Classifier, batch: int, side: int,
         "product": partial(_repeat, _product(classifier), products),
     }
     if classifier.precision != "int8":
-        convolutions = _convolutions(classifier, x, DTYPES[classifier.precision])
-        subjects["convolutions"] = partial(_repeat, convolutions, steps + 1)
+        subjects["convolutions"] = _convolutions(classifier, x, DTYPES[classifier.precision], steps)
     seconds = take_turns(subjects, rounds)
     rate = [flops / s for s in seconds["step"]]
     peak = [products * product / s for s in seconds["product"]]
@@ -115,8 +115,11 @@ def _repeat(run: Callable[[], object], times: int) -> None:
         torch.cuda.synchronize()
 
 
-def _convolutions(classifier: Classifier, x: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """Runs every convolution of a pass over x [B, 3, H, W] once, forward and backward, each on tensors of its own."""
+def _convolutions(classifier: Classifier, x: Tensor, dtype: torch.dtype, steps: int) -> Callable[[], None]:
+    """Runs every convolution that so many steps from x [B, 3, H, W] run, each on tensors of its own.
+
+    That is once forward and backward in each step, and once forward at the end.
+    """
     network = classifier.network
     inputs: list[tuple[nn.Conv2d, Tensor]] = []
     hooks = [
@@ -137,22 +140,32 @@ def _convolutions(classifier: Classifier, x: Tensor, dtype: torch.dtype) -> Call
         y = torch.conv2d(x, weight, bias, module.stride, module.padding)
         calls.append((x, weight, bias, module.stride, module.padding, torch.rand_like(y)))
 
-    def once() -> None:
+    def forward() -> None:
+        for x, weight, bias, stride, padding, _ in calls:
+            torch.conv2d(x, weight, bias, stride, padding)
+
+    def both() -> None:
         for x, weight, bias, stride, padding, gradient in calls:
             torch.conv2d(x, weight, bias, stride, padding)
             torch.ops.aten.convolution_backward(
                 gradient, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (True, False, False)
             )
 
-    if not x.is_cuda:
-        return once
-    once()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        once()
+    each, last = (_recorded(work) if x.is_cuda else work for work in (both, forward))
 
-    def replay() -> None:
-        assert calls  # a graph knows addresses; this keeps what is there
+    def run() -> None:
+        _repeat(each, steps)
+        _repeat(last, 1)
+
+    return run
+
+
+def _recorded(work: Callable[[], None]) -> Callable[[], None]:
+    device = torch.device("cuda", torch.cuda.current_device())
+    rehearse(work, device)
+    graph, _ = capture(work, device)
+
+    def replay(_kept: object = work) -> None:  # with the tensors whose addresses the graph knows
         graph.replay()
 
     return replay

@@ -25,6 +25,8 @@ def fused(network: Network) -> Network:
     try:
         with torch.no_grad():
             candidate.features(black.contiguous(memory_format=torch.channels_last))
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:  # for some numbers of channels it has none
         return network
     return candidate

@@ -90,19 +90,23 @@ class Problem(_Batch):
     ) -> Problem:
         """One job around `center` [3, H, W]; `mask` [1, H, W] defaults to everywhere, and is rounded to the grid."""
         mask = torch.ones_like(center[:1]) if mask is None else quantise(mask)
+
+        def number(value: float) -> Tensor:
+            return torch.tensor([value], dtype=torch.float32)
+
         return cls(
             center=center[None],
             mask=mask[None],
             hard_mask=torch.tensor([hard_mask]),
             target=torch.tensor([target]),
             unit=torch.tensor([unit]),
-            ce_weight=torch.tensor([ce_weight]),
-            latent_weight=torch.tensor([latent_weight]),
-            penalty_weight=torch.tensor([penalty_weight]),
+            ce_weight=number(ce_weight),
+            latent_weight=number(latent_weight),
+            penalty_weight=number(penalty_weight),
             fake_relu=torch.tensor([fake_relu]),
             norm=torch.tensor([norm]),
-            epsilon=torch.tensor([epsilon]),
-            step_size=torch.tensor([step_size]),
+            epsilon=number(epsilon),
+            step_size=number(step_size),
             use_best=torch.tensor([use_best]),
         )
 

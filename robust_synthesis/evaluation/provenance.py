@@ -27,9 +27,8 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> str:
-    """Such as "NVIDIA H200" or "AMD EPYC 7B13, 2 threads"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    """Such as "AMD EPYC 7B13, 2 threads", or "NVIDIA H200" before it, whose kernels that CPU launches."""
+    gpu = f"{torch.cuda.get_device_name(device)}; " if device.type == "cuda" else ""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -37,7 +36,7 @@ def hardware(device: torch.device) -> str:
             line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         name = models[0] if models else name
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{gpu}{name}, {torch.get_num_threads()} threads"
 
 
 def command() -> str:

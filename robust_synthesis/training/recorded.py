@@ -56,8 +56,10 @@ class Recorded:
 def _as_it_was(network: nn.Module) -> Iterator[None]:
     """Leaves a network without gradients and with the buffers that it had."""
     kept = [buffer.clone() for buffer in network.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, before in zip(network.buffers(), kept, strict=True):
-            buffer.copy_(before)
-    network.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(network.buffers(), kept, strict=True):
+                buffer.copy_(before)
+        network.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import imaging
 from ..bundle import MAX_PICTURES_BYTES, PROTOCOL, BundleError, Failure, JobReply, Output, Reply
+from ..engine import graphs
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
@@ -63,30 +64,38 @@ class Compute:
         By default sizes 1 and 8; on a GPU all, whose graphs are recorded when they are used first.
         """
         on_gpu = self.classifier.device.type == "cuda"
-        side = self.classifier.card.size
         for size in sizes or (BUCKETS if on_gpu else (1, 8)):
-            center = torch.full((3, side, side), 0.5)
-            problem = Problem.stack([Problem.single(center, target=0, epsilon=1.0, step_size=0.1)] * size)
-            state = State.stack([State.start(center, 10)] * size)
-            problem, state = problem.to(self.classifier.device), state.to(self.classifier.device)
-            if on_gpu:
-                penalised = dataclasses.replace(problem, penalty_weight=torch.ones_like(problem.penalty_weight))
-                for each in (penalised, problem):
-                    advance(self.classifier, each, state, int(state.remaining.max()))
-            state, _ = advance(self.classifier, problem, state, 1)
-            for _ in range(RUNS):
-                started = time.perf_counter()
-                advance(self.classifier, problem, state, 2)[0].x.cpu()
-                seconds = (time.perf_counter() - started) / 2
-                self.step_seconds[size] = min(seconds, self.step_seconds.get(size, seconds))
-                if seconds > 0.5:
-                    break
+            try:
+                self._measure(size)
+            except torch.OutOfMemoryError as error:
+                if not self.step_seconds:
+                    raise
+                _free(error)  # bundles of so many jobs are halved
+                break
             if self.step_seconds[size] > 2:
                 break
         least = math.inf
         for size in sorted(self.step_seconds, reverse=True):
             # No batch is slower than a larger one.
             least = self.step_seconds[size] = min(self.step_seconds[size], least)
+
+    def _measure(self, size: int) -> None:
+        device, side = self.classifier.device, self.classifier.card.size
+        center = torch.full((3, side, side), 0.5)
+        problem = Problem.stack([Problem.single(center, target=0, epsilon=1.0, step_size=0.1)] * size).to(device)
+        state = State.stack([State.start(center, 10)] * size).to(device)
+        if device.type == "cuda":
+            penalised = dataclasses.replace(problem, penalty_weight=torch.ones_like(problem.penalty_weight))
+            for each in (penalised, problem):
+                advance(self.classifier, each, state, int(state.remaining.max()))
+        state, _ = advance(self.classifier, problem, state, 1)
+        for _ in range(RUNS):
+            started = time.perf_counter()
+            advance(self.classifier, problem, state, 2)[0].x.cpu()
+            seconds = (time.perf_counter() - started) / 2
+            self.step_seconds[size] = min(seconds, self.step_seconds.get(size, seconds))
+            if seconds > 0.5:
+                break
 
     def whole(self, fields: Mapping[str, bytes]) -> tuple[bytes, str]:
         """A whole job from the fields of a form: the file and its content type. Raises SynthesisError."""
@@ -246,5 +255,4 @@ def _within_room(replies: Sequence[JobReply]) -> list[JobReply]:
 
 def _free(error: Exception) -> None:
     error.__traceback__ = None  # its frames hold the tensors of the batch that was too large
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    graphs.forget()

@@ -600,3 +600,24 @@ def test_a_slow_first_use_is_no_step_time(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("robust_synthesis.worker.compute.time.perf_counter", lambda: next(ticks))
     compute.warm_up()
     assert compute.step_seconds == {1: pytest.approx(0.003), 8: pytest.approx(0.003)}
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_batches_that_memory_is_too_small_for_are_no_reason_not_to_start(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    compute = Compute(tiny_classifier())
+    measure = compute._measure
+
+    def measuring(jobs: int) -> None:
+        if jobs == size:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        measure(jobs)
+
+    monkeypatch.setattr(compute, "_measure", measuring)
+    if size == 1:
+        with pytest.raises(torch.OutOfMemoryError):
+            compute.warm_up()
+    else:
+        compute.warm_up()
+        assert list(compute.step_seconds) == [1]

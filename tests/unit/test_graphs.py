@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,34 +57,108 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Board, "_record", lambda *_: None)
 
 
-@pytest.mark.parametrize("penalised", [True, False])
-def test_turns_on_tensors_that_stay_are_those_of_the_loop(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, penalised: bool
-) -> None:
-    unrecorded(monkeypatch)
+class Repeating:
+    """A graph where there is no GPU: what was captured is done at every replay, and not before."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.replay = work
+
+    def pool(self) -> tuple[int, int]:
+        return 0, 1
+
+
+def on_a_board(classifier: Classifier, problem: Problem, state: State, k: int) -> tuple[State, Trace]:
+    after, loss, probability = graphs.advance(classifier, problem, state, k, penalised=True, levels=LEVELS)
+    return after, Trace(loss, probability)
+
+
+@pytest.fixture
+def repeating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of the CPU."""
+    graphs.forget()
+    monkeypatch.setattr(graphs, "capture", lambda work, *_: (Repeating(work), None))
+
+
+@pytest.mark.usefixtures("repeating")
+def test_turns_on_tensors_that_stay_are_those_of_the_loop(classifier: Classifier) -> None:
     problem, state = batch()
-    if not penalised:
-        problem = Problem(**vars(problem) | {"penalty_weight": torch.zeros(8)})
-    board = Board(problem, state, {"penalised": penalised, "levels": LEVELS})
     for k in (1, 5, 4, 7):  # three evaluations more than the longest job needs
-        after, loss, probability = board.advance(classifier, problem, state, k)
-        wanted = advance(classifier, problem, state, k)
-        assert_equal((after, Trace(loss, probability)), wanted)
+        after, trace = on_a_board(classifier, problem, state, k)
+        assert_equal((after, trace), advance(classifier, problem, state, k))
         state = after
     assert state.remaining.tolist() == [0] * 8
+    assert graphs.recorded(classifier) == 2, "with a gradient and without"
 
 
-def test_tensors_that_stay_are_no_part_of_what_is_returned(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unrecorded(monkeypatch)
+@pytest.mark.usefixtures("repeating")
+def test_tensors_that_stay_are_no_part_of_what_is_returned(classifier: Classifier) -> None:
     problem, state = batch()
-    board = Board(problem, state, {"penalised": True, "levels": LEVELS})
-    first, *_ = board.advance(classifier, problem, state, 2)
+    first, _ = on_a_board(classifier, problem, state, 2)
     kept = {name: getattr(first, name).clone() for name in LATER}
-    board.advance(classifier, problem, first, 4)
+    on_a_board(classifier, problem, first, 4)
     for name, value in kept.items():
         assert torch.equal(getattr(first, name), value), name
+
+
+@pytest.mark.usefixtures("repeating")
+def test_graphs_that_were_not_used_for_long_are_recorded_again(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "MOST", 2)
+    problem, state = batch()
+    wanted = [advance(classifier, problem.rows(slice(n)), state.rows(slice(n)), 13) for n in (1, 2, 4, 8)]
+    for _ in range(2):
+        for n, each in zip((1, 2, 4, 8), wanted, strict=True):
+            assert_equal(on_a_board(classifier, problem.rows(slice(n)), state.rows(slice(n)), 13), each)
+    assert graphs.recorded(classifier) == 4
+
+
+def test_what_cannot_be_recorded_is_launched_kernel_by_kernel(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphs.forget()
+    monkeypatch.setattr(graphs, "capture", refuse)
+    problem, state = batch()
+    assert_equal(on_a_board(classifier, problem, state, 13), advance(classifier, problem, state, 13))
+    assert graphs.recorded(classifier) == 0
+    assert (
+        caplog.messages
+        == [
+            "a CUDA graph could not be recorded, steps will be slower: operation not permitted when stream is capturing"
+        ]
+        * 2
+    )
+    graphs.forget()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_where_memory_is_too_small_the_graphs_give_theirs_back(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    graphs.forget()
+    monkeypatch.setattr(graphs, "capture", lambda work, *_: (Repeating(work), None))
+    problem, state = batch()
+    on_a_board(classifier, problem.rows(slice(4)), state.rows(slice(4)), 13)
+    left = times
+
+    def fill(work: Callable[[], object], *_: Any) -> tuple[Repeating, None]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Repeating(work), None
+
+    monkeypatch.setattr(graphs, "capture", fill)
+    if times == 2:
+        with pytest.raises(torch.OutOfMemoryError):
+            on_a_board(classifier, problem, state, 13)
+        assert graphs.recorded(classifier) == 0
+    else:
+        assert_equal(on_a_board(classifier, problem, state, 13), advance(classifier, problem, state, 13))
+        assert graphs.recorded(classifier) == 2, "those of four jobs are gone"
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
@@ -206,14 +282,38 @@ def test_other_threads_may_use_the_gpu_while_graphs_are_recorded(on_gpu: Classif
 
 
 @gpu
-def test_more_kinds_of_batches_than_are_kept_are_still_computed(
-    on_gpu: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(graphs, "MOST", 2)
+def test_a_graph_outlives_the_thread_that_recorded_it(on_gpu: Classifier) -> None:
+    wanted = advance(on_gpu, *batch("cuda"), 13)
+    graphs.forget()
+    thread = threading.Thread(target=lambda: advance(on_gpu, *batch("cuda"), 13))
+    thread.start()
+    thread.join()
+    assert graphs.recorded(on_gpu) == 2
+    on_gpu(torch.zeros(3, 3, 24, 24, device="cuda"))
+    assert_equal(advance(on_gpu, *batch("cuda"), 13), wanted)
+
+
+@gpu
+def test_graphs_share_their_memory(on_gpu: Classifier) -> None:
+    graphs.forget()
     problem, state = batch("cuda")
-    for _ in range(2):
-        for size in (1, 2, 4, 8):
-            rows = slice(0, size)
-            after, _ = advance(on_gpu, problem.rows(rows), state.rows(rows), 13)
-            assert after.remaining.tolist() == [0] * size
-    assert graphs.recorded(on_gpu) <= 4
+    problem, state = Problem.stack([problem] * 4), State.stack([state] * 4)
+    sizes = []
+    for n in (32, 16, 8, 4, 2, 1):
+        advance(on_gpu, problem.rows(slice(n)), state.rows(slice(n)), 13)
+        gc.collect()
+        torch.cuda.empty_cache()
+        sizes.append(torch.cuda.memory_reserved())
+    assert sizes[-1] < 1.5 * sizes[0]
+
+
+@gpu
+def test_what_memory_held_before_is_no_part_of_a_result(on_gpu: Classifier) -> None:
+    problem, state = batch("cuda")
+    wanted = evaluate(on_gpu, problem, state.x)
+    torch.full((1 << 24,), torch.nan, device="cuda")  # freed at once
+    found = evaluate(on_gpu, problem, state.x)
+    assert torch.equal(found.loss, wanted.loss)
+    assert wanted.gradient is not None
+    assert found.gradient is not None
+    assert torch.equal(found.gradient, wanted.gradient)

@@ -57,6 +57,7 @@ def repeat(step: Callable[[], Tensor], _device: torch.device) -> tuple[Repeating
 def test_a_recorded_step_trains_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "capture", repeat)
     plain, replayed = trainer(tmp_path / "plain"), trainer(tmp_path / "recorded")
+    plain._recorded = None  # which it has on a GPU
     replayed._recorded = Recorded(replayed._descent, replayed.network)
     assert all(torch.equal(a, b) for a, b in zip(trained(plain), trained(replayed), strict=True))
 
@@ -69,11 +70,22 @@ def test_a_step_that_cannot_be_recorded_is_done_as_it_is(
 
     monkeypatch.setattr(recorded, "capture", refuse)
     plain, eager = trainer(tmp_path / "plain"), trainer(tmp_path / "recorded")
+    plain._recorded = None
     eager._recorded = Recorded(eager._descent, eager.network)
     assert all(torch.equal(a, b) for a, b in zip(trained(plain), trained(eager), strict=True))
-    assert set(caplog.messages) == {
+    assert caplog.messages == [
         "a CUDA graph could not be recorded, steps will be slower: operation not permitted when stream is capturing"
-    }
+    ]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_cuda_graph_trains_the_same_bits(tmp_path: Path) -> None:
+    plain, replayed = trainer(tmp_path / "plain"), trainer(tmp_path / "recorded")
+    plain._recorded = None
+    wanted, found = trained(plain), trained(replayed)
+    assert replayed._recorded is not None
+    assert replayed._recorded._replay is not None
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
 
 
 def test_losses_are_kept_when_the_next_step_overwrites_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
