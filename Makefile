@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 COMPUTE ?= cpu
 export ROBUST_SYNTHESIS_DATA ?= $(DATA)
 
-.PHONY: help setup setup-dev demo serve studio worker archives image generated browser screenshots test test-slow check format protos \
+.PHONY: help setup setup-dev demo serve studio worker archives image generated browser screenshots test test-slow test-gpu check format protos \
   evaluate bench bench-full clean
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make image     container images of gateway and worker; COMPUTE=cuda for GPUs"
 	@echo "make test      all tests but the slow proofs"
 	@echo "make test-slow the slow proofs"
+	@echo "make test-gpu  the tests that need a GPU; the others do without"
 	@echo "make check     format, lint, types"
 	@echo "make browser   Debian's Chromium, for the studio's tests, where there is none"
 	@echo "make screenshots of the studio, into docs/studio"
@@ -89,6 +90,9 @@ test: setup-dev browser
 
 test-slow: setup-dev
 	$(BIN)/pytest -m slow
+
+test-gpu: setup-dev
+	ROBUST_SYNTHESIS_TEST_GPU=1 $(BIN)/pytest -m gpu tests/unit
 
 check: setup-dev
 	$(BIN)/ruff format --check .

@@ -22,7 +22,6 @@ from robust_synthesis.engine.turn import Evaluation, evaluate
 from robust_synthesis.testing import SIZE, pictures, tiny_card, tiny_classifier
 from robust_synthesis.worker.transport import finite, to_levels
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 ARCHITECTURE = {"kind": "resnet", "block": "basic", "depths": [1, 2, 2], "width": 16, "stem": "small"}
 MIDDLE = torch.zeros(1, SIZE, SIZE)
 MIDDLE[:, 4:12, 4:12] = 1
@@ -167,7 +166,7 @@ def on_gpu(request: pytest.FixtureRequest) -> Classifier:
     return tiny_classifier(card=tiny_card(architecture=ARCHITECTURE), device="cuda", precision=request.param)
 
 
-@gpu
+@pytest.mark.gpu
 def test_graphs_give_the_bits_of_turns_that_are_launched_kernel_by_kernel(
     on_gpu: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +178,7 @@ def test_graphs_give_the_bits_of_turns_that_are_launched_kernel_by_kernel(
     graphs.forget()
 
 
-@gpu
+@pytest.mark.gpu
 def test_they_are_recorded(on_gpu: Classifier, caplog: pytest.LogCaptureFixture) -> None:
     graphs.forget()
     problem, state = batch("cuda")
@@ -188,7 +187,7 @@ def test_they_are_recorded(on_gpu: Classifier, caplog: pytest.LogCaptureFixture)
     assert graphs.recorded(on_gpu) == 2, "with a gradient and without"
 
 
-@gpu
+@pytest.mark.gpu
 def test_the_same_jobs_have_the_same_bits_in_chunks_of_any_length(on_gpu: Classifier) -> None:
     problem, state = batch("cuda", steps=60)
     once, trace = advance(on_gpu, problem, state, 61)
@@ -201,7 +200,7 @@ def test_the_same_jobs_have_the_same_bits_in_chunks_of_any_length(on_gpu: Classi
     assert torch.equal(torch.cat(losses), trace.loss)
 
 
-@gpu
+@pytest.mark.gpu
 def test_neighbours_leave_no_trace(on_gpu: Classifier) -> None:
     problem, state = batch("cuda")
     turned = torch.tensor([3, 0, 6, 1, 7, 2, 5, 4])
@@ -213,7 +212,7 @@ def test_neighbours_leave_no_trace(on_gpu: Classifier) -> None:
     assert torch.equal(moved.loss, trace.loss[:, turned])
 
 
-@gpu
+@pytest.mark.gpu
 def test_a_gpu_finds_what_a_cpu_finds() -> None:
     card = tiny_card(architecture=ARCHITECTURE)
     reference, classifier = tiny_classifier(card=card), tiny_classifier(card=card, device="cuda")
@@ -224,7 +223,7 @@ def test_a_gpu_finds_what_a_cpu_finds() -> None:
         assert float((found.x.cpu() - wanted.x).abs().mean()) < apart
 
 
-@gpu
+@pytest.mark.gpu
 def test_fused_convolutions_are_the_network_up_to_rounding() -> None:
     card = tiny_card(architecture=ARCHITECTURE)
     exact = tiny_classifier(card=card, device="cuda")
@@ -245,7 +244,7 @@ def test_fused_convolutions_are_the_network_up_to_rounding() -> None:
     assert float(likeness(found).mean()) > float(likeness(unfused).mean()) - 0.01
 
 
-@gpu
+@pytest.mark.gpu
 def test_pixels_come_down_from_a_gpu_as_they_are() -> None:
     x = torch.randint(0, LEVELS + 1, (4, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0)) / LEVELS
     there = quantise(x.cuda())
@@ -254,7 +253,7 @@ def test_pixels_come_down_from_a_gpu_as_they_are() -> None:
     assert finite(there) == finite(there.cpu()) == [True, True, False, True]
 
 
-@gpu
+@pytest.mark.gpu
 def test_other_threads_may_use_the_gpu_while_graphs_are_recorded(on_gpu: Classifier) -> None:
     wanted = advance(on_gpu, *batch("cuda"), 13)
     ended = threading.Event()
@@ -281,7 +280,7 @@ def test_other_threads_may_use_the_gpu_while_graphs_are_recorded(on_gpu: Classif
     assert_equal(found, wanted)
 
 
-@gpu
+@pytest.mark.gpu
 def test_a_graph_outlives_the_thread_that_recorded_it(on_gpu: Classifier) -> None:
     wanted = advance(on_gpu, *batch("cuda"), 13)
     graphs.forget()
@@ -293,7 +292,7 @@ def test_a_graph_outlives_the_thread_that_recorded_it(on_gpu: Classifier) -> Non
     assert_equal(advance(on_gpu, *batch("cuda"), 13), wanted)
 
 
-@gpu
+@pytest.mark.gpu
 def test_graphs_share_their_memory(on_gpu: Classifier) -> None:
     graphs.forget()
     problem, state = batch("cuda")
@@ -307,7 +306,7 @@ def test_graphs_share_their_memory(on_gpu: Classifier) -> None:
     assert sizes[-1] < 1.5 * sizes[0]
 
 
-@gpu
+@pytest.mark.gpu
 def test_what_memory_held_before_is_no_part_of_a_result(on_gpu: Classifier) -> None:
     problem, state = batch("cuda")
     wanted = evaluate(on_gpu, problem, state.x)

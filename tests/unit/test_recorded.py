@@ -78,7 +78,7 @@ def test_a_step_that_cannot_be_recorded_is_done_as_it_is(
     ]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.gpu
 def test_a_cuda_graph_trains_the_same_bits(tmp_path: Path) -> None:
     plain, replayed = trainer(tmp_path / "plain"), trainer(tmp_path / "recorded")
     plain._recorded = None
