@@ -198,7 +198,7 @@ def _examples(service: Service, photo: Image.Image, target: str) -> Iterator[Exa
         lambda **kw: client.paint_features(small, box=area, target=goal, **kw),
     )
     if units := service.units:
-        unit = next((u for u in units if u.name in UNITS or u.name.startswith(f"{goal} ")), units[0])
+        unit = min(units, key=lambda u: (u.name not in UNITS, not u.name.startswith(f"{goal} ")))
         yield Example(
             "paint-features-unit",
             f"Painting with a latent unit: {unit.name or unit.unit}",
