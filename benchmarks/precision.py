@@ -21,7 +21,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """Share of pictures judged as their class, over the share in fp32. Raises NotFound without a judge."""
     judge = Judge(Classifier.load(f"{folder.path}-judge"))
     classes = folder.card.classes[:10]
-    count = 16 if quick else 100
+    count = 40 if quick else 100
     labels = torch.arange(len(classes)).repeat_interleave(count)
     figures = []
     for start in ("gaussian", "noise"):
