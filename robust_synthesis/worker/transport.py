@@ -38,7 +38,7 @@ def to_levels(x: Tensor) -> Pixels:
         arrived = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
         return arrived.copy_(levels).numpy().copy()
     with np.errstate(invalid="ignore"):
-        return np.rint(x.cpu().numpy() * np.float32(LEVELS)).astype(np.uint16)
+        return np.rint(x.numpy() * np.float32(LEVELS)).astype(np.uint16)
 
 
 def finite(x: Tensor) -> list[bool]:
