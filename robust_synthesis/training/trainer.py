@@ -113,8 +113,9 @@ class Trainer:
         self._means, self._mean_counts = _floats_and_others(self.average)
         self._values, self._counts = _floats_and_others(self.network)
         self._recorded: Recorded | None = None
-        starts_at_random = config.random_start or config.objective == "trades"
-        if self.device.type == "cuda" and self.rank.count == 1 and not starts_at_random:
+        # A graph repeats random numbers, and what torch.compile does at a later call may be nothing that can be captured.
+        repeats = not (config.random_start or config.objective == "trades" or config.compile)
+        if self.device.type == "cuda" and self.rank.count == 1 and repeats:
             self._recorded = Recorded(self._descent, self.network)
 
     def close(self) -> None:
