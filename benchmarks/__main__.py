@@ -64,7 +64,7 @@ def main() -> int:
     if getattr(module, "KEEPS_MEMORY", True):
         keep_memory()  # as services and commands do
     print(f"{name}: {module.TITLE}", file=sys.stderr, flush=True)
-    begun = time.perf_counter()
+    begun, device = time.perf_counter(), choose_device()
     measured: Measured = module.run(folder, quick=not options.full)
     section = Section(
         measured.figures,
@@ -72,11 +72,11 @@ def main() -> int:
         name=name,
         title=module.TITLE,
         quick=not options.full,
-        hardware=provenance.hardware(choose_device()),
+        hardware=provenance.hardware(device),
         versions=provenance.versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=time.perf_counter() - begun,
-        gpu=choose_device().type == "cuda",
+        gpu=device.type == "cuda",
         notes=(*_paragraphs(module.__doc__ or ""), f"Classifier: {folder.card.name}."),
     )
     path = results.write(section, replace=options.replace)
