@@ -88,7 +88,9 @@ class Candidate:
         """The most steps that it may take in a bundle."""
         if not self.frames or not self.spec.descends:
             return MAX_STEPS
-        return math.ceil((self.all_evaluations(card) - 1) / self.frames)
+        steps = self.all_evaluations(card) - 1
+        stride = math.ceil(steps / self.frames)
+        return stride if math.ceil(steps / stride) >= self.frames else max(steps // self.frames, 1)
 
     def evaluations(self, card: Card) -> int:
         """Still to do; where it is in two bundles, when the first is done. T steps need T + 1 evaluations."""

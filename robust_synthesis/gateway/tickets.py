@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ..errors import SynthesisError
@@ -12,7 +14,8 @@ from .errors import Cancelled
 from .fairness import Who
 from .jobs import Job, Picture, Progress, Queued
 
-_PLACE = -1
+MOST_KEPT = 64
+"""Reports of progress that wait to be read, at most: each may have a picture."""
 """Where a ticket keeps its place, beside the progress of its pictures by their index."""
 
 
@@ -62,7 +65,8 @@ class Ticket:
             print(progress.step, progress.steps)
         outcome = await ticket
 
-    Progress that was not fetched in time is replaced by newer. `await` raises the SynthesisError that ended the request.
+    Progress that was not fetched in time is replaced by newer, once `kept` reports of each picture wait (MOST_KEPT of all
+    pictures at most). `await` raises the SynthesisError that ended the request.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Ticket:
         *,
         submitted: float,
         previews: bool,
+        kept: int = 1,
         leave: Callable[[Ticket, SynthesisError | None], None],
         begin: Callable[[Ticket], None],
         watch: Callable[[Ticket], None],
@@ -85,7 +90,9 @@ class Ticket:
         self._leave = leave
         self._begin = begin
         self._watch = watch
-        self._latest: dict[int, tuple[int, Queued | Progress]] = {}
+        self._kept = max(min(kept, MOST_KEPT // len(jobs)), 1)
+        self._place: tuple[int, Queued] | None = None
+        self._progress: dict[int, deque[tuple[int, Progress]]] = {}
         self._reports = 0
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
@@ -139,9 +146,12 @@ class Ticket:
         seen = 0
         while True:
             news, done = self._news, self.done
-            fresh = sorted((each for each in self._latest.values() if each[0] > seen), key=lambda each: each[0])
-            if fresh:
-                seen, event = fresh[0]
+            reports: Iterable[tuple[int, Queued | Progress]] = chain(*self._progress.values())
+            if self._place is not None:
+                reports = chain([self._place], reports)
+            fresh = min((each for each in reports if each[0] > seen), key=lambda each: each[0], default=None)
+            if fresh is not None:
+                seen, event = fresh
                 yield event
             elif done:
                 return
@@ -156,16 +166,16 @@ class Ticket:
 
     def move(self, place: Queued) -> None:
         """It has another place in the queue, or the first."""
-        _, last = self._latest.get(_PLACE, (0, None))
-        if not isinstance(last, Queued) or last.position != place.position:
-            self._report(_PLACE, place)
+        if self._place is None or self._place[1].position != place.position:
+            self._place = self._count(), place
+            self._tell()
 
     def sent(self, waited: float) -> None:
         """A bundle with it was sent, that long after the submission."""
         first = not self.timings.bundles
         self.timings.sent(waited)
         if first:
-            self._latest.pop(_PLACE, None)
+            self._place = None
             self._begin(self)
 
     def computed(self, device: str, precision: str) -> None:
@@ -174,12 +184,13 @@ class Ticket:
             self._computations[device, precision] = None
 
     def report(self, progress: Progress) -> None:
-        self._report(progress.index, progress)
-
-    def _report(self, key: int, event: Queued | Progress) -> None:
-        self._reports += 1
-        self._latest[key] = self._reports, event
+        kept = self._progress.setdefault(progress.index, deque(maxlen=self._kept))
+        kept.append((self._count(), progress))
         self._tell()
+
+    def _count(self) -> int:
+        self._reports += 1
+        return self._reports
 
     def finish(self, total: float) -> None:
         """All jobs are done, that long after the submission."""

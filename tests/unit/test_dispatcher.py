@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import random
 import time
@@ -22,7 +23,7 @@ from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.jobs import Progress
 from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.gateway.testing import FIRST_LEVEL, FakeBackend, FakeWorker, expected, fake_model, run
-from robust_synthesis.gateway.tickets import Outcome, Ticket
+from robust_synthesis.gateway.tickets import MOST_KEPT, Outcome, Ticket
 from robust_synthesis.requests import Request
 from robust_synthesis.specs import Generate, MaximizeClass
 
@@ -183,6 +184,35 @@ def test_frames_are_progress_at_even_distances_and_leave_the_neighbours_bundles_
             assert found(await ticket) == expected(seed=1, steps=60)
             assert steps == list(range(3, 61, 3))
             assert (await neighbour).timings.bundles == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("frames", [7, 35, 49, 59, 60, 99])
+def test_there_are_as_many_frames_as_asked_for_or_one_for_every_step(frames: int) -> None:
+    async def main() -> None:
+        async with running(FakeWorker(models=[fake_model(step_seconds={1: 0.001})])) as dispatcher:
+            steps = [progress.step async for progress in submit(dispatcher, steps=60, frames=frames)]
+            assert len(steps) >= min(frames, 60)
+            assert len({after - before for before, after in itertools.pairwise([0, *steps[:-1]])}) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("frames", "pictures", "kept"), [(0, 1, 1), (20, 1, 20), (20, 2, 20), (20, 4, MOST_KEPT // 4), (99, 1, MOST_KEPT)]
+)
+def test_frames_wait_for_a_slow_reader(frames: int, pictures: int, kept: int) -> None:
+    async def main() -> None:
+        async with running(FakeWorker()) as dispatcher:
+            request = generate(steps=100, count=pictures)
+            ticket = dispatcher.submit(request, model="fake", frames=frames)
+            await ticket
+            late = [progress async for progress in ticket]
+            for index in range(pictures):
+                steps = [progress.step for progress in late if progress.index == index]
+                assert steps[-1] == 100
+                assert (len(steps), len(set(steps)), steps) == (kept, kept, sorted(steps))
 
     run(main())
 
