@@ -27,6 +27,7 @@ JVM_FLAGS = (
     "-Xss512k",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-XX:CompileThresholdScaling=0.1",  # a bundle takes long, so that methods would be interpreted for minutes
     "-XX:+ExitOnOutOfMemoryError",  # we start another
 )
 _SOCKET_PATH_LIMIT = 100
