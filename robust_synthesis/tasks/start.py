@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.classifier import Classifier
 
-_SWEEPS = 100
-"""Of Jacobi's method, which smooths what push and pull leave uneven."""
+_SWEEPS = 30
+"""Which smooth what push and pull leave uneven."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,40 @@ def fill_hole(image: Tensor, mask: Tensor, filling: str = "mean") -> Tensor:
 
 def _harmonic(image: Tensor, known: Tensor) -> Tensor:
     """The image where it is known, [1, H, W]; elsewhere nearly every value is the mean of its four neighbours (Laplace)."""
-    filled = _push_pull(image, known.to(image))
-    for _ in range(_SWEEPS):
-        x = F.pad(filled[None], (1, 1, 1, 1), mode="replicate")[0]
-        neighbours = (x[:, 2:, 1:-1] + x[:, :-2, 1:-1] + x[:, 1:-1, 2:] + x[:, 1:-1, :-2]) / 4
-        filled = torch.where(known, image, neighbours)
-    return filled
+    filled = _push_pull(image, known.to(image)).numpy()
+    if bool(known.all()):
+        return image
+    box = (slice(None), *(_around(~known[0].numpy(), axis) for axis in (0, 1)))
+    _smooth(filled[box], known.numpy()[box])
+    return torch.from_numpy(filled)
+
+
+def _around(marked: NDArray[np.bool_], axis: int) -> slice:
+    """Rows (axis 0) or columns of the marked pixels, and one more on either side."""
+    found = np.flatnonzero(marked.any(1 - axis))
+    return slice(max(0, found[0] - 1), found[-1] + 2)
+
+
+def _smooth(x: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
+    """Sweeps of Jacobi's method, [C, H, W], in place, accelerated (Golub and Varga 1961, "Chebyshev semi-iterative methods")."""
+    free = np.broadcast_to(~known, x.shape)
+    radius = math.cos(math.pi / (1 + max(x.shape[1:])))
+    padded, before, omega = np.empty((len(x), x.shape[1] + 2, x.shape[2] + 2), x.dtype), x.copy(), 1.0
+    for sweep in range(_SWEEPS):
+        padded[:, 1:-1, 1:-1] = x
+        padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
+        padded[:, :, 0], padded[:, :, -1] = padded[:, :, 1], padded[:, :, -2]
+        mean = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
+        mean += padded[:, 1:-1, 2:]
+        mean += padded[:, 1:-1, :-2]
+        mean *= 0.25
+        if sweep:
+            omega = 1 / (1 - radius**2 * omega / (4 if sweep > 1 else 2))
+            mean -= before
+            mean *= omega
+            mean += before
+        before[...] = x
+        np.copyto(x, mean, where=free)
 
 
 def _push_pull(image: Tensor, weight: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from ..bundle import Failure, JobPart, JobReply, JobState
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem
 from ..errors import InvalidInput
-from ..requests import Request
-from ..tasks import make_job, prepare, ran_with
+from ..tasks import Prepared, make_job, prepare, ran_with
 from . import transport
 from .failures import failure_of
 from .members import Held, Member
@@ -24,32 +23,34 @@ def open_jobs(
 ) -> list[Member | JobReply]:
     """A member for each part, or a reply where there is nothing to descend to.
 
-    Those that start, with photographs to read, are for the helpers; those that go on become tensors together, if they are not
-    tensors still.
+    Photographs of those that start are read by the helpers, outside the interpreter's lock, for which what else there is to
+    start would only wait; those that go on become tensors together, if they are not tensors still.
     """
     starting = {
-        i: helpers.submit(_begin, part, classifier, problems)
+        i: (part, part.request)
         for i, part in enumerate(parts)
-        if isinstance(part, JobPart) and part.state is None and part.held is None
+        if isinstance(part, JobPart) and part.state is None and part.held is None and part.request is not None
+    }
+    reading = {
+        i: helpers.submit(prepare, request, classifier.card)
+        for i, (_, request) in starting.items()
+        if request.image is not None
     }
     opened = _go_on({i: part for i, part in enumerate(parts) if i not in starting}, classifier, problems, held)
-    opened |= {i: begun.result() for i, begun in starting.items()}
+    for i, (part, request) in starting.items():
+        try:
+            prepared = reading[i].result() if i in reading else prepare(request, classifier.card)
+            if request.spec.descends:
+                opened[i] = _start(part, prepared, classifier, problems)
+            else:
+                opened[i] = _classify(prepared, classifier)
+        except Exception as error:
+            opened[i] = JobReply(failure=failure_of(error))
     return [opened[i] for i in range(len(parts))]
 
 
-def _begin(part: JobPart, classifier: Classifier, problems: Problems) -> Member | JobReply:
-    try:
-        assert part.request is not None
-        if part.request.spec.descends:
-            return _start(part, part.request, classifier, problems)
-        return _classify(part.request, classifier)
-    except Exception as error:
-        return JobReply(failure=failure_of(error))
-
-
-def _classify(request: Request, classifier: Classifier) -> JobReply:
+def _classify(prepared: Prepared, classifier: Classifier) -> JobReply:
     """The probability of every class, likeliest first; the loss is that of the first."""
-    prepared = prepare(request, classifier.card)
     (found,) = classifier.probabilities(prepared.inputs.picture[None])
     order = found.argsort(descending=True, stable=True).tolist()
     probabilities = {classifier.card.classes[i]: float(found[i]) for i in order}
@@ -60,11 +61,10 @@ def _classify(request: Request, classifier: Classifier) -> JobReply:
     return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
 
 
-def _start(part: JobPart, request: Request, classifier: Classifier, problems: Problems) -> Member:
-    spec = request.spec
+def _start(part: JobPart, prepared: Prepared, classifier: Classifier, problems: Problems) -> Member:
+    spec = prepared.request.spec
     if spec.seed is None:
         raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
-    prepared = prepare(request, classifier.card)
     job = make_job(spec, prepared.inputs.number(part.index), classifier)
     evaluations = int(job.state.remaining)
     todo = min(part.steps, evaluations)
