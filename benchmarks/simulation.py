@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
+from robust_synthesis.batch_sizes import padded
 from robust_synthesis.gateway.policy import Policy
-from robust_synthesis.gateway.step_times import bucket
 
 SCRAPE = 15.0
 SYNC = 15.0
@@ -99,7 +99,7 @@ class Machine:
 
     def steps(self, batch: int) -> int:
         """Of a bundle."""
-        return max(1, round(Policy().chunk_target(self.size) / self.step_seconds[bucket(batch)]))
+        return max(1, round(Policy().chunk_target(self.size) / self.step_seconds[padded(batch, self.step_seconds)]))
 
     @property
     def most_steps(self) -> float:
@@ -286,7 +286,7 @@ class Cluster:
                     job.begun = self._now
                     self.trace.waits.append((job.arrived, self._now - job.arrived))
             steps = min(machine.steps(len(batch)), max(job.left for job in batch))
-            seconds = steps * machine.step_seconds[bucket(len(batch))]
+            seconds = steps * machine.step_seconds[padded(len(batch), machine.step_seconds)]
             self._idle -= 1
             self._at(self._now + seconds + machine.between, "bundle", (batch, steps, seconds))
 

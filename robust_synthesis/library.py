@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from . import imaging, specs
+from .bundle import MAX_JOBS
 from .engine.classifier import Classifier
-from .engine.run import BUCKETS, Finished, run
+from .engine.run import Finished, run
 from .engine.run import Progress as BatchProgress
 from .methods import TaskMethods
 from .requests import Box, ImageSource, Request
@@ -91,7 +92,7 @@ class Synthesizer(TaskMethods[Result]):
             self.classifier.device,
             [(job.problem, job.state) for job in jobs],
             chunk=math.ceil(steps / frames) if frames else max(1, min(10, steps // 10)),
-            batch=1 if spec.exact else BUCKETS[-1],
+            batch=1 if spec.exact else MAX_JOBS,
             on_progress=progress,
         )
         geometry = (

@@ -1,20 +1,19 @@
-"""Jobs from start to end in this process: batches of bucket sizes, in chunks, with progress between them."""
+"""Jobs from start to end in this process: batches of certain sizes, in chunks, with progress between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..batch_sizes import batch_sizes, padded
+from ..bundle import MAX_JOBS
 from ..errors import SynthesisError
 from .chunk import Trace, advance
 from .problem import Problem, State
 from .turn import Differentiable
-
-BUCKETS = (1, 2, 4, 8, 16, 32)
-"""Batches are padded to one of these sizes: at an equal size the bits are equal, whatever the neighbours."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,12 @@ class Finished:
     """Every evaluation, [T + 1, B]."""
 
 
-def bucket(size: int) -> int:
-    """The smallest bucket that holds `size` jobs."""
-    return next(b for b in BUCKETS if b >= size)
+def pad(problem: Problem, state: State, sizes: Iterable[int]) -> tuple[Problem, State]:
+    """Fill a batch up to one of the sizes with copies of its first job that have nothing left to do.
 
-
-def pad(problem: Problem, state: State) -> tuple[Problem, State]:
-    """Fill a batch up to its bucket with copies of its first job that have nothing left to do."""
-    missing = bucket(len(state)) - len(state)
+    At an equal size the bits are equal, whatever the neighbours.
+    """
+    missing = padded(len(state), sizes) - len(state)
     if not missing:
         return problem, state
     idle = State(state.x[:1], state.best_x[:1], state.best_loss[:1], state.best_probability[:1], torch.tensor([0]))
@@ -65,7 +62,7 @@ def run(
     jobs: Sequence[tuple[Problem, State]],
     *,
     chunk: int = 10,
-    batch: int = BUCKETS[-1],
+    batch: int = MAX_JOBS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Finished]:
     """Run jobs of one image size to their end, up to `batch` at a time; one result per job.
@@ -73,9 +70,10 @@ def run(
     Raises SynthesisError when a loss is not a number.
     """
     finished: list[Finished] = []
+    sizes = batch_sizes(device.type)
     for first in range(0, len(jobs), batch):
         members = jobs[first : first + batch]
-        problem, state = pad(Problem.stack([p for p, _ in members]), State.stack([s for _, s in members]))
+        problem, state = pad(Problem.stack([p for p, _ in members]), State.stack([s for _, s in members]), sizes)
         problem, state = problem.to(device), state.to(device)
         steps = int(state.remaining.max()) - 1
         traces = []

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..bundle import MAX_JOBS
 from ..engine.ball import l2_norm
 from ..engine.classifier import Classifier
 from ..engine.problem import quantise
-from ..engine.run import BUCKETS, run
+from ..engine.run import run
 from ..specs import Spec
 from ..tasks import Inputs, make_jobs
 
-BATCH = BUCKETS[-1]
+BATCH = MAX_JOBS
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Batcher:
         seconds: float = 0.0,
         holds: bool = False,
     ) -> None:
-        """A reply has come, with the (bucket, steps, seconds) that it measured, after so many seconds in the worker. Its jobs are
+        """A reply has come, with the (size, steps, seconds) that it measured, after so many seconds in the worker. Its jobs are
         the caller's to go on with; where `holds`, the worker keeps where they stand.
         """
         model = plan.info.name, plan.info.version

@@ -194,4 +194,6 @@ class Choice:
 
     def _is_first_use(self, kind: Group | Plan, jobs: Sequence[Candidate]) -> bool:
         used = self._standings[kind.worker.name].used
-        return any((kind.info.name, kind.info.version, kind.size, size) not in used for size in batches(jobs))
+        return any(
+            (kind.info.name, kind.info.version, kind.size, size) not in used for size in batches(jobs, kind.info)
+        )

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ..batch_sizes import padded
 from ..bundle import MAX_EVALUATIONS, MAX_JOBS
 from .backends.base import ModelInfo, Worker
 from .fairness import Fairness, Who
 from .lines import Candidate, Line, Status
 from .policy import Policy
-from .step_times import StepTimes, bucket
+from .step_times import StepTimes
 
 FIRST_JOBS = 4
 """Of a bundle for a classifier that nothing is known of: it runs a step of so many jobs."""
@@ -109,7 +110,7 @@ class Group:
 
     def picked(self, most: int, fairness: Fairness) -> list[Candidate]:
         """Up to `most` jobs in the order of their turns, which are charged to `fairness`."""
-        steps = self.steps_within(self._time(bucket(most)), jobs=most)
+        steps = self.steps_within(self._time(padded(most, self.info.batch_sizes)), jobs=most)
         jobs = {
             who: heapq.merge(*(self.of(line) for owner, line in self.lines if owner == who), key=_place)
             for who in {who for who, _ in self.lines}
@@ -201,7 +202,7 @@ class Group:
 
     def cost(self, jobs: Sequence[Candidate], *, cheapest: bool = False) -> float | None:
         """Seconds of one step of these jobs; None where nothing is known."""
-        seconds = [self._time(size, cheapest=cheapest) for size in batches(jobs)]
+        seconds = [self._time(size, cheapest=cheapest) for size in batches(jobs, self.info)]
         return None if None in seconds else math.fsum(s for s in seconds if s is not None)
 
     def charge(self, evaluations: int) -> float:
@@ -219,7 +220,7 @@ def _place(job: Candidate) -> tuple[bool, int]:
     return not job.tried, job.since
 
 
-def batches(jobs: Sequence[Candidate]) -> list[int]:
+def batches(jobs: Sequence[Candidate], info: ModelInfo) -> list[int]:
     """The batches, with their padding, that a worker makes of them: `exact` jobs alone, the others together."""
     exact = sum(job.spec.exact for job in jobs)
-    return [1] * exact + [bucket(len(jobs) - exact)] * (exact < len(jobs))
+    return [1] * exact + [padded(len(jobs) - exact, info.batch_sizes)] * (exact < len(jobs))

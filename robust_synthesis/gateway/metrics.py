@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Proce
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from .. import __version__
+from ..batch_sizes import FINE, POWERS
 from ..bundle import BundleError, Reply
 from ..errors import InvalidInput, SynthesisError
 from ..exposition import serve
@@ -26,7 +27,6 @@ from .errors import Cancelled, DeadlineExceeded, JobLost, Overloaded, QuotaExcee
 from .group import Plan
 from .load import Load
 from .seams import Observer
-from .step_times import BUCKETS
 from .tickets import Ticket
 
 OTHER = "other"
@@ -93,7 +93,7 @@ class Metrics(Observer):
         self._waits = self._histogram(
             "synthesis_queue_wait_seconds", "From a request's arrival to its first bundle of steps.", _WAIT_SECONDS
         )
-        self._batches = self._histogram("synthesis_batch_size", "Pictures of a bundle.", BUCKETS)
+        self._batches = self._histogram("synthesis_batch_size", "Pictures of a bundle.", POWERS)
         self._steps = self._histogram(
             "synthesis_step_duration_seconds",
             "One step of a batch, by its size with padding.",
@@ -147,7 +147,7 @@ class Metrics(Observer):
     def bundle_returned(self, plan: Plan, reply: Reply) -> None:
         self._batches.observe(len(reply.jobs))
         for size, steps, seconds in reply.batches:
-            if size in BUCKETS and steps > 0:
+            if size in FINE and steps > 0:
                 self._steps.labels(plan.info.name, size).observe(seconds / steps)
 
     def bundle_lost(self, plan: Plan, error: Exception) -> None:

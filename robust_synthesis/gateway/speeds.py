@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .backends.base import Worker
 from .policy import Policy
 from .queue import Kind, Speed
-from .step_times import BUCKETS, StepTimes
+from .step_times import StepTimes
 
 
 def speed_of(kind: Kind, workers: Sequence[Worker], times: StepTimes, policy: Policy) -> Speed | None:
@@ -18,7 +18,7 @@ def speed_of(kind: Kind, workers: Sequence[Worker], times: StepTimes, policy: Po
     rates, steps = {}, []
     for worker, info in [pair for pair in able if pair[0].up] or able:
         most = 1 if kind.exact else times.fullest(worker.name, info, kind.side, policy.largest(kind.side, 1))
-        guesses = {size: times.cost(worker.name, info, kind.side, size) for size in BUCKETS if size <= most}
+        guesses = {size: times.cost(worker.name, info, kind.side, size) for size in info.batch_sizes if size <= most}
         known = {size: seconds for size, seconds in guesses.items() if seconds}
         if known:
             rates[worker.name] = _rate(known, 2 * policy.chunk_target(kind.side)) * (kind.side / 64) ** 2

@@ -5,21 +5,16 @@ And how long a bundle takes beside its steps: the way to the worker and back, st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from ..batch_sizes import POWERS, padded
 from .backends.base import ModelInfo
 
-BUCKETS = (1, 2, 4, 8, 16, 32)
-"""Workers pad batches to these sizes, as `engine.run` says."""
 HARDLY = 1.2
 """How many times as long a step of twice as many jobs may take, where jobs had better not be spread over two bundles."""
 WEIGHT = 0.3
 """Of a new measurement against the average of those before it."""
-
-
-def bucket(jobs: int) -> int:
-    """The smallest bucket that holds so many jobs."""
-    return next(size for size in BUCKETS if size >= jobs)
 
 
 class StepTimes:
@@ -31,7 +26,7 @@ class StepTimes:
         self._ways: dict[tuple[str, str, int], dict[int, float]] = {}
 
     def learn(self, worker: str, model: str, size: int, batches: Sequence[tuple[int, int, float]]) -> None:
-        """Take in what a reply measured: (bucket, steps, seconds) of every batch that ran."""
+        """Take in what a reply measured: (batch size, steps, seconds) of every batch that ran."""
         measured = self._measured.setdefault((worker, model, size), {})
         for batch in {batch for batch, steps, _ in batches if steps > 0}:
             runs = [(steps, seconds) for size_, steps, seconds in batches if size_ == batch]
@@ -41,16 +36,16 @@ class StepTimes:
     def learn_overhead(self, worker: str, model: str, size: int, jobs: int, seconds: float, way: float) -> None:
         """Take in what a bundle of so many jobs took beside its steps, and of that the way there and back."""
         for times, new in ((self._overheads, seconds), (self._ways, way)):
-            measured, batch = times.setdefault((worker, model, size), {}), bucket(jobs)
+            measured, batch = times.setdefault((worker, model, size), {}), padded(jobs, POWERS)
             measured[batch] = _average(measured.get(batch, new), new)
 
     def overhead(self, worker: str, model: str, size: int, jobs: int) -> float:
         """Seconds of a bundle beside its steps; 0 until one of as many jobs has come back."""
-        return self._overheads.get((worker, model, size), {}).get(bucket(jobs), 0.0)
+        return self._overheads.get((worker, model, size), {}).get(padded(jobs, POWERS), 0.0)
 
     def fullest(self, worker: str, info: ModelInfo, size: int, batch: int) -> int:
-        """The bucket, or that of twice as many jobs, and so on, as long as its steps take hardly longer."""
-        while batch < BUCKETS[-1]:
+        """The batch size, or that of twice as many jobs, and so on, as long as its steps take hardly longer."""
+        while batch < POWERS[-1]:
             known, twice = (self.step(worker, info, size, jobs) for jobs in (batch, 2 * batch))
             if known is None or twice is None or twice > HARDLY * known:
                 break
@@ -60,7 +55,7 @@ class StepTimes:
     def way(self, worker: str, model: str, size: int, jobs: int) -> float:
         """Seconds of the way there and back of about as many jobs; 0 until a bundle has come back."""
         measured = self._ways.get((worker, model, size), {0: 0.0})
-        return measured[min(measured, key=lambda known: abs(known - bucket(jobs)))]
+        return measured[min(measured, key=lambda known: abs(known - padded(jobs, POWERS)))]
 
     def forget(self, worker: str) -> None:
         self._measured = {key: times for key, times in self._measured.items() if key[0] != worker}
@@ -68,7 +63,7 @@ class StepTimes:
         self._ways = {key: times for key, times in self._ways.items() if key[0] != worker}
 
     def step(self, worker: str, info: ModelInfo, size: int, batch: int) -> float | None:
-        """Best guess for a batch of this bucket; None where nothing is known of this classifier on this worker."""
+        """Best guess for a batch of this size; None where nothing is known of this classifier on this worker."""
         measured = self._measured.get((worker, info.name, size))
         pixels = (size / info.card.size) ** 2
         if not measured:
@@ -90,7 +85,7 @@ class StepTimes:
         known = self.step(worker, info, size, batch)
         if known is None or batch == 1:
             return known
-        half = self.cost(worker, info, size, batch // 2)
+        half = self.cost(worker, info, size, math.ceil(batch / 2))
         return known if half is None else min(known, 2 * half)
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
+from ..batch_sizes import padded
 from ..bundle import PROTOCOL, Bundle, BundleTooLarge, Failure, FixedProblem, JobPart, JobReply, JobState, Reply
 from ..defaults import resolve
 from ..errors import InvalidInput
@@ -28,7 +29,6 @@ from ..model_folder import SEEDS, UNITS, Card
 from ..units import CatalogueFiles
 from ..wire import decode, encode_error, encode_reply
 from .backends.base import ModelInfo, WorkerLost, WorkerUnavailable
-from .step_times import bucket
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -225,7 +225,7 @@ class FakeWorker:
             return encode_error(self.error or f"model: this worker does not have {bundle.model} {bundle.version}.")
         jobs = [part if isinstance(part, Failure) else self._open(part, info) for part in bundle.jobs]
         work = [job for job in jobs if isinstance(job, _Work)]
-        batches = _batches(work)
+        batches = _batches(work, info.batch_sizes)
         started = asyncio.get_running_loop().time()
         doomed = any(job.seed in self.poison for job in work)
         await asyncio.sleep(sum(self.seconds(size) * steps for size, steps in batches) / (2 if doomed else 1))
@@ -319,14 +319,14 @@ class _Work:
         return JobReply(started=started, loss=losses, probability=losses, picture=file, report={"predicted": "cat"})
 
 
-def _batches(work: Sequence[_Work]) -> list[tuple[int, int]]:
+def _batches(work: Sequence[_Work], sizes: Sequence[int]) -> list[tuple[int, int]]:
     """(size with padding, steps): `exact` jobs alone, the others together as long as they last."""
     batches = [(1, job.todo) for job in work if job.part.exact]
     together = sorted(job.todo for job in work if not job.part.exact)
     done = 0
     for i, todo in enumerate(together):
         if todo > done:
-            batches.append((bucket(len(together) - i), todo - done))
+            batches.append((padded(len(together) - i, sizes), todo - done))
             done = todo
     return batches
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n robust_synthesis/v1/worker.proto\x12\x13robust_synthesis.v1\"U\n\nRunRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\x0c\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x01\"\x1d\n\x0bRunResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\"\x11\n\x0f\x44\x65scribeRequest\"\x8d\x01\n\x10\x44\x65scribeResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.robust_synthesis.v1.Model\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12+\n\x06limits\x18\x03 \x01(\x0b\x32\x1b.robust_synthesis.v1.Limits\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\"\xf6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x03 \x01(\x08\x12\x11\n\tcard_json\x18\x04 \x01(\t\x12\x41\n\x0cstep_seconds\x18\x05 \x03(\x0b\x32+.robust_synthesis.v1.Model.StepSecondsEntry\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x10\n\x08protocol\x18\x08 \x01(\r\x1a\x32\n\x10StepSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"5\n\x13GetCatalogueRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"9\n\x14GetCatalogueResponse\x12\x12\n\nunits_json\x18\x01 \x01(\t\x12\r\n\x05sheet\x18\x02 \x01(\x0c\"7\n\x06Limits\x12\x13\n\x0bmax_bundles\x18\x01 \x01(\r\x12\x18\n\x10max_bundle_bytes\x18\x02 \x01(\x04\x32\x97\x02\n\rWorkerService\x12H\n\x03Run\x12\x1f.robust_synthesis.v1.RunRequest\x1a .robust_synthesis.v1.RunResponse\x12W\n\x08\x44\x65scribe\x12$.robust_synthesis.v1.DescribeRequest\x1a%.robust_synthesis.v1.DescribeResponse\x12\x63\n\x0cGetCatalogue\x12(.robust_synthesis.v1.GetCatalogueRequest\x1a).robust_synthesis.v1.GetCatalogueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n robust_synthesis/v1/worker.proto\x12\x13robust_synthesis.v1\"U\n\nRunRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\x0c\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x01\"\x1d\n\x0bRunResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\"\x11\n\x0f\x44\x65scribeRequest\"\x8d\x01\n\x10\x44\x65scribeResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.robust_synthesis.v1.Model\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12+\n\x06limits\x18\x03 \x01(\x0b\x32\x1b.robust_synthesis.v1.Limits\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\"\x8b\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x03 \x01(\x08\x12\x11\n\tcard_json\x18\x04 \x01(\t\x12\x41\n\x0cstep_seconds\x18\x05 \x03(\x0b\x32+.robust_synthesis.v1.Model.StepSecondsEntry\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x10\n\x08protocol\x18\x08 \x01(\r\x12\x13\n\x0b\x62\x61tch_sizes\x18\t \x03(\r\x1a\x32\n\x10StepSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"5\n\x13GetCatalogueRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"9\n\x14GetCatalogueResponse\x12\x12\n\nunits_json\x18\x01 \x01(\t\x12\r\n\x05sheet\x18\x02 \x01(\x0c\"7\n\x06Limits\x12\x13\n\x0bmax_bundles\x18\x01 \x01(\r\x12\x18\n\x10max_bundle_bytes\x18\x02 \x01(\x04\x32\x97\x02\n\rWorkerService\x12H\n\x03Run\x12\x1f.robust_synthesis.v1.RunRequest\x1a .robust_synthesis.v1.RunResponse\x12W\n\x08\x44\x65scribe\x12$.robust_synthesis.v1.DescribeRequest\x1a%.robust_synthesis.v1.DescribeResponse\x12\x63\n\x0cGetCatalogue\x12(.robust_synthesis.v1.GetCatalogueRequest\x1a).robust_synthesis.v1.GetCatalogueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,15 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBERESPONSE']._serialized_start=195
   _globals['_DESCRIBERESPONSE']._serialized_end=336
   _globals['_MODEL']._serialized_start=339
-  _globals['_MODEL']._serialized_end=585
-  _globals['_MODEL_STEPSECONDSENTRY']._serialized_start=535
-  _globals['_MODEL_STEPSECONDSENTRY']._serialized_end=585
-  _globals['_GETCATALOGUEREQUEST']._serialized_start=587
-  _globals['_GETCATALOGUEREQUEST']._serialized_end=640
-  _globals['_GETCATALOGUERESPONSE']._serialized_start=642
-  _globals['_GETCATALOGUERESPONSE']._serialized_end=699
-  _globals['_LIMITS']._serialized_start=701
-  _globals['_LIMITS']._serialized_end=756
-  _globals['_WORKERSERVICE']._serialized_start=759
-  _globals['_WORKERSERVICE']._serialized_end=1038
+  _globals['_MODEL']._serialized_end=606
+  _globals['_MODEL_STEPSECONDSENTRY']._serialized_start=556
+  _globals['_MODEL_STEPSECONDSENTRY']._serialized_end=606
+  _globals['_GETCATALOGUEREQUEST']._serialized_start=608
+  _globals['_GETCATALOGUEREQUEST']._serialized_end=661
+  _globals['_GETCATALOGUERESPONSE']._serialized_start=663
+  _globals['_GETCATALOGUERESPONSE']._serialized_end=720
+  _globals['_LIMITS']._serialized_start=722
+  _globals['_LIMITS']._serialized_end=777
+  _globals['_WORKERSERVICE']._serialized_start=780
+  _globals['_WORKERSERVICE']._serialized_end=1059
 # @@protoc_insertion_point(module_scope)

@@ -158,6 +158,7 @@ class Model(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    BATCH_SIZES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among classifiers; from the card."""
     version: _builtins.str
@@ -176,6 +177,10 @@ class Model(_message.Message):
     def step_seconds(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Seconds of one step by batch size, at the card's image size, measured when the classifier was loaded."""
 
+    @_builtins.property
+    def batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Batches are padded to one of these sizes. Where there are none: 1, 2, 4, 8, 16, 32."""
+
     def __init__(
         self,
         *,
@@ -187,10 +192,11 @@ class Model(_message.Message):
         device: _builtins.str = ...,
         precision: _builtins.str = ...,
         protocol: _builtins.int = ...,
+        batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_json", b"card_json", "current", b"current", "device", b"device", "name", b"name", "precision", b"precision", "protocol", b"protocol", "step_seconds", b"step_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sizes", b"batch_sizes", "card_json", b"card_json", "current", b"current", "device", b"device", "name", b"name", "precision", b"precision", "protocol", b"protocol", "step_seconds", b"step_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,6 +97,7 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
                     current=model.current,
                     card_json=model.card.to_json(),
                     step_seconds=dict(model.step_seconds),
+                    batch_sizes=model.batch_sizes,
                     device=model.device,
                     precision=model.precision,
                     protocol=model.protocol,

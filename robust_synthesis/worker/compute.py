@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from .. import imaging
+from ..batch_sizes import batch_sizes
 from ..bundle import MAX_PICTURES_BYTES, PROTOCOL, BundleError, Failure, JobReply, Output, Reply
 from ..engine import graphs
 from ..engine.chunk import advance
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
-from ..engine.run import BUCKETS, pad
+from ..engine.run import pad
 from ..errors import InvalidInput
 from ..tasks import measures, prepare
 from ..wire import decode, encode_error, encode_reply
@@ -42,6 +43,7 @@ class Compute:
         self.last_batches: list[tuple[int, int, float]] = []
         """(size with padding, steps, seconds) of every batch of the last bundle."""
         self.last_seconds = 0.0
+        self._sizes = batch_sizes(classifier.device.type)
         self._problems = Problems()
         self._held = Held()
         self._helpers = helpers()
@@ -55,6 +57,7 @@ class Compute:
             "card": self.classifier.card.to_json(),
             "device": str(self.classifier.device),
             "precision": self.classifier.precision,
+            "batch_sizes": self._sizes,
             "step_seconds": {str(size): seconds for size, seconds in self.step_seconds.items()},
         }
 
@@ -64,7 +67,7 @@ class Compute:
         By default sizes 1 and 8; on a GPU all, whose graphs are recorded when they are used first.
         """
         on_gpu = self.classifier.device.type == "cuda"
-        for size in sizes or (BUCKETS if on_gpu else (1, 8)):
+        for size in sizes or (self._sizes if on_gpu else (1, 8)):
             try:
                 self._measure(size)
             except torch.OutOfMemoryError as error:
@@ -153,7 +156,7 @@ class Compute:
                 group[0].failure = failure_of(error)
 
     def _steps(self, group: Sequence[Member]) -> None:
-        for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group]):
+        for k, rows in segments([(job.todo, job.todo < int(job.state.remaining)) for job in group], self._sizes):
             jobs = [group[row] for row in rows]
             self._evaluate(jobs, k)
             ended = [job for job in jobs if len(job.loss) == job.todo]
@@ -165,7 +168,9 @@ class Compute:
     def _evaluate(self, jobs: Sequence[Member], k: int) -> None:
         """Up to k evaluations of every job, as one batch."""
         started = time.perf_counter()
-        problem, state = pad(Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]))
+        problem, state = pad(
+            Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]), self._sizes
+        )
         state, trace = advance(self.classifier, problem, state, k)
         loss, probability = trace.loss.cpu(), trace.probability.cpu()
         self.last_batches.append((len(state), k, time.perf_counter() - started))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ..batch_sizes import POWERS
 from ..cores import share_cores
 from ..errors import ModelError, SynthesisError
 from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
@@ -56,6 +57,7 @@ class Loaded(ModelInfo):
                 version=str(described["version"]),
                 card=Card.from_json(card if isinstance(card, str) else json.dumps(card)),
                 current=True,
+                batch_sizes=tuple(int(size) for size in described.get("batch_sizes", POWERS)),
                 step_seconds={int(size): float(seconds) for size, seconds in described["step_seconds"].items()},
                 protocol=int(described["protocol"]),
                 device=str(described["device"]),

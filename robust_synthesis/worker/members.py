@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from ..batch_sizes import padded
 from ..bundle import Failure, FixedProblem, JobPart, JobReply, JobState
 from ..engine.problem import Problem, State
-from ..engine.run import bucket
 from . import transport
 from .failures import NOT_A_NUMBER
 from .kept import Kept
@@ -104,17 +104,17 @@ def pause(members: Sequence[Member]) -> None:
             member.failure = Failure.of(NOT_A_NUMBER)
 
 
-def segments(jobs: Sequence[tuple[int, bool]]) -> Iterator[tuple[int, list[int]]]:
+def segments(jobs: Sequence[tuple[int, bool]], sizes: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
     """How to run jobs that have unequal numbers of evaluations to do: (evaluations, rows) in turn.
 
     `jobs` has for each the evaluations, and whether it must stop there though it is not done (a chunk leaves a job alone
-    only once it is done). Jobs that have finished leave the batch as soon as the rest fits a smaller bucket, so that they
-    stop costing compute.
+    only once it is done). Jobs that have finished leave the batch as soon as the rest fits a smaller one of the batch
+    `sizes`, so that they stop costing compute.
     """
     done = 0
     while rows := [i for i, (todo, _) in enumerate(jobs) if todo > done]:
         ends = sorted(jobs[i][0] for i in rows)
-        smaller = bucket(len(rows)) // 2
+        smaller = max((size for size in sizes if size < padded(len(rows), sizes)), default=0)
         stop = min([ends[len(rows) - smaller - 1], *(jobs[i][0] for i in rows if jobs[i][1])])
         yield stop - done, rows
         done = stop

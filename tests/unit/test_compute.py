@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import load, save
 
 from robust_synthesis import imaging, specs
+from robust_synthesis.batch_sizes import FINE, POWERS, padded
 from robust_synthesis.bundle import (
     MAX_BYTES,
     PROTOCOL,
@@ -145,7 +146,7 @@ def test_jobs_of_all_tasks_share_a_bundle(compute: Compute) -> None:
     replies = ask(compute, [start(request, exact=False) for request in REQUESTS])
     assert all(reply.picture for reply in replies)
     sizes = [size for size, _, _ in compute.last_batches]
-    assert sizes[0] == 16
+    assert sizes[0] == padded(len(REQUESTS), FINE)
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -207,18 +208,21 @@ def test_a_job_that_has_finished_stops_costing_compute(compute: Compute) -> None
 
 
 @pytest.mark.parametrize(
-    ("jobs", "expected"),
+    ("sizes", "jobs", "expected"),
     [
-        ([(5, False)], [(5, 1)]),
-        ([(5, True), (5, True), (2, False)], [(2, 3), (3, 2)]),
-        ([(4, False), (4, False), (4, False), (9, False), (9, False)], [(4, 5), (5, 2)]),
-        ([(1, True), (3, True)], [(1, 2), (2, 1)]),
+        (POWERS, [(5, False)], [(5, 1)]),
+        (POWERS, [(5, True), (5, True), (2, False)], [(2, 3), (3, 2)]),
+        (POWERS, [(4, False), (4, False), (4, False), (9, False), (9, False)], [(4, 5), (5, 2)]),
+        (POWERS, [(2, False), (4, False), (4, False), (9, False), (9, False)], [(2, 5), (2, 4), (5, 2)]),
+        (POWERS, [(1, True), (3, True)], [(1, 2), (2, 1)]),
+        (FINE, [(2, False), (4, False), (9, False), (9, False)], [(2, 4), (2, 3), (5, 2)]),
+        (FINE, [(2, False), (4, False), *[(9, False)] * 8], [(4, 10), (5, 8)]),
     ],
 )
 def test_segments_end_where_a_batch_can_shrink(
-    jobs: Sequence[tuple[int, bool]], expected: Sequence[tuple[int, int]]
+    sizes: Sequence[int], jobs: Sequence[tuple[int, bool]], expected: Sequence[tuple[int, int]]
 ) -> None:
-    assert [(k, len(rows)) for k, rows in segments(jobs)] == expected
+    assert [(k, len(rows)) for k, rows in segments(jobs, sizes)] == expected
 
 
 def broken_parts(state: JobState, problem: FixedProblem) -> list[tuple[str, JobPart]]:

@@ -132,7 +132,7 @@ def test_a_bundle_is_computed_and_measured(worker: Worker, emitted: Callable[[],
     assert emitted() == [
         "ts_bundle_seconds{ModelName:tiny,Level:Model}",
         "ts_batch_size{ModelName:tiny,Level:Model}",
-        "ts_step_seconds{ModelName:tiny,Level:Model,BatchSize:4}",
+        "ts_step_seconds{ModelName:tiny,Level:Model,BatchSize:3}",
     ]
 
 

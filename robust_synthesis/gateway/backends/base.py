@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from ...batch_sizes import POWERS
 from ...errors import SynthesisError
 from ...model_folder import Card
 from ...units import CatalogueFiles
@@ -32,6 +33,8 @@ class ModelInfo:
     step_seconds: Mapping[int, float]
     """Seconds of one step by batch size at the card's image size, as the worker measured them at warm-up."""
     protocol: int
+    batch_sizes: Sequence[int] = field(default=POWERS, kw_only=True)
+    """To which it pads batches."""
 
 
 class Worker(Protocol):

@@ -25,7 +25,7 @@ MODULE = "robust_synthesis.worker.compute"
 def patch(compute: Any) -> None:
     advance, open_jobs, evaluate = compute.advance, compute.open_jobs, compute.Compute._evaluate
     zero = compute.torch.zeros(1)
-    from robust_synthesis.engine.run import bucket
+    from robust_synthesis.batch_sizes import padded
 
     def crashing(parts: Sequence[Any], *worker: Any) -> Any:
         requests = [request for part in parts if (request := getattr(part, "request", None)) is not None]
@@ -36,7 +36,7 @@ def patch(compute: Any) -> None:
     def sleeping(self: Any, jobs: Sequence[Any], k: int) -> None:
         started = time.perf_counter()
         time.sleep(k * float(os.environ["INJECT_SLEEP"]))
-        self.last_batches.append((bucket(len(jobs)), k, time.perf_counter() - started))
+        self.last_batches.append((padded(len(jobs), self._sizes), k, time.perf_counter() - started))
         for job in jobs:
             evaluations = min(k, int(job.state.remaining))
             job.loss += [1.0] * evaluations
