@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 
 from ..engine.classifier import Classifier
 
-_SWEEPS = 30
-"""Which smooth what push and pull leave uneven."""
+_SWEEPS = 12
+"""Of Jacobi's method at each size of the image."""
 
 
 @dataclass(frozen=True)
@@ -68,55 +67,46 @@ def fill_hole(image: Tensor, mask: Tensor, filling: str = "mean") -> Tensor:
     """
     known = mask < 0.5
     if filling == "smooth" and bool(known.any()):
-        return image * (1 - mask) + _harmonic(image, known) * mask
+        return image * (1 - mask) + _harmonic(image, known.to(image)) * mask
     kept = 1 - mask if float((1 - mask).sum()) > 1e-6 else torch.ones_like(mask)
     mean = (image * kept).sum(dim=(1, 2), keepdim=True) / kept.sum()
     return image * (1 - mask) + mean * mask
 
 
-def _harmonic(image: Tensor, known: Tensor) -> Tensor:
-    """The image where it is known, [1, H, W]; elsewhere nearly every value is the mean of its four neighbours (Laplace)."""
-    filled = _push_pull(image, known.to(image)).numpy()
-    if bool(known.all()):
+def _harmonic(image: Tensor, weight: Tensor) -> Tensor:
+    """The image where it has weight, [1, H, W]; elsewhere nearly every value is the mean of its four neighbours (Laplace).
+
+    From the coarsest version of the image to the finest: the next coarser fills the hole, which Jacobi's method then smooths
+    (push and pull: Gortler et al. 1996, "The Lumigraph", section 3.4; sweeps at each size: cascadic multigrid, Bornemann and
+    Deuflhard 1996).
+    """
+    hole = weight == 0
+    if not bool(hole.any()):
         return image
-    box = (slice(None), *(_around(~known[0].numpy(), axis) for axis in (0, 1)))
-    _smooth(filled[box], known.numpy()[box])
-    return torch.from_numpy(filled)
+    pooled, share = (F.avg_pool2d(x[None], 2, ceil_mode=True)[0] for x in (image * weight, weight))
+    coarse = _harmonic(pooled / share.clamp(min=1e-6), share)
+    filled = F.interpolate(coarse[None], size=image.shape[1:], mode="bilinear", align_corners=False)[0]
+    filled = torch.where(hole, filled, image)
+    _smooth(filled.numpy(), hole[0].numpy())
+    return filled
 
 
-def _around(marked: NDArray[np.bool_], axis: int) -> slice:
-    """Rows (axis 0) or columns of the marked pixels, and one more on either side."""
-    found = np.flatnonzero(marked.any(1 - axis))
-    return slice(max(0, found[0] - 1), found[-1] + 2)
-
-
-def _smooth(x: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
-    """Sweeps of Jacobi's method, [C, H, W], in place, accelerated (Golub and Varga 1961, "Chebyshev semi-iterative methods")."""
-    free = np.broadcast_to(~known, x.shape)
-    radius = math.cos(math.pi / (1 + max(x.shape[1:])))
-    padded, before, omega = np.empty((len(x), x.shape[1] + 2, x.shape[2] + 2), x.dtype), x.copy(), 1.0
-    for sweep in range(_SWEEPS):
+def _smooth(x: NDArray[np.float32], hole: NDArray[np.bool_]) -> None:
+    """Sweeps over what the hole [H, W] marks of x [C, H, W], in place."""
+    rows, columns = (_around(np.any(hole, axis)) for axis in (1, 0))
+    x, hole = x[:, rows, columns], hole[rows, columns]
+    padded = np.empty((len(x), x.shape[1] + 2, x.shape[2] + 2), x.dtype)
+    for _ in range(_SWEEPS):
         padded[:, 1:-1, 1:-1] = x
         padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
         padded[:, :, 0], padded[:, :, -1] = padded[:, :, 1], padded[:, :, -2]
         mean = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
         mean += padded[:, 1:-1, 2:]
         mean += padded[:, 1:-1, :-2]
-        mean *= 0.25
-        if sweep:
-            omega = 1 / (1 - radius**2 * omega / (4 if sweep > 1 else 2))
-            mean -= before
-            mean *= omega
-            mean += before
-        before[...] = x
-        np.copyto(x, mean, where=free)
+        np.multiply(mean, 0.25, out=x, where=hole)
 
 
-def _push_pull(image: Tensor, weight: Tensor) -> Tensor:
-    """Fill what has no weight from coarser versions of the image (Gortler et al. 1996, "The Lumigraph", section 3.4)."""
-    if float(weight.min()) > 0:
-        return image
-    pooled, share = (F.avg_pool2d(x[None], 2, ceil_mode=True)[0] for x in (image * weight, weight))
-    coarse = _push_pull(pooled / share.clamp(min=1e-6), share)
-    filled = F.interpolate(coarse[None], size=image.shape[1:], mode="bilinear", align_corners=False)[0]
-    return torch.where(weight > 0, image, filled)
+def _around(marked: NDArray[np.bool_]) -> slice:
+    """From the first that is marked to the last, and one more on either side."""
+    found = np.flatnonzero(marked)
+    return slice(max(0, found[0] - 1), found[-1] + 2)

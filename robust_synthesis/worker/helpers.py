@@ -1,4 +1,4 @@
-"""The threads that start and finish a worker's jobs, beside the one that computes."""
+"""The threads that read a worker's photographs and finish its jobs, beside the one that computes."""
 
 from __future__ import annotations
 

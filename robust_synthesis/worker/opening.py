@@ -11,7 +11,10 @@ from ..bundle import Failure, JobPart, JobReply, JobState
 from ..engine.classifier import Classifier
 from ..engine.problem import Problem
 from ..errors import InvalidInput
-from ..tasks import Prepared, make_job, prepare, ran_with
+from ..model_folder import Card
+from ..requests import Request
+from ..specs import Spec
+from ..tasks import Inputs, make_job, prepare, ran_with
 from . import transport
 from .failures import failure_of
 from .members import Held, Member
@@ -23,8 +26,9 @@ def open_jobs(
 ) -> list[Member | JobReply]:
     """A member for each part, or a reply where there is nothing to descend to.
 
-    Photographs of those that start are read by the helpers, outside the interpreter's lock, for which what else there is to
-    start would only wait; those that go on become tensors together, if they are not tensors still.
+    Photographs of those that start are read by the helpers, outside the interpreter's lock; what else there is to start are many
+    short operations, for which they would wait for each other. Those that go on become tensors together, if they are not
+    tensors still.
     """
     starting = {
         i: (part, part.request)
@@ -32,26 +36,31 @@ def open_jobs(
         if isinstance(part, JobPart) and part.state is None and part.held is None and part.request is not None
     }
     reading = {
-        i: helpers.submit(prepare, request, classifier.card)
+        i: helpers.submit(_read, request, classifier.card)
         for i, (_, request) in starting.items()
         if request.image is not None
     }
     opened = _go_on({i: part for i, part in enumerate(parts) if i not in starting}, classifier, problems, held)
     for i, (part, request) in starting.items():
         try:
-            prepared = reading[i].result() if i in reading else prepare(request, classifier.card)
+            inputs = reading.pop(i).result() if i in reading else _read(request, classifier.card)
             if request.spec.descends:
-                opened[i] = _start(part, prepared, classifier, problems)
+                opened[i] = _start(part, request.spec, inputs, classifier, problems)
             else:
-                opened[i] = _classify(prepared, classifier)
+                opened[i] = _classify(inputs, classifier)
         except Exception as error:
             opened[i] = JobReply(failure=failure_of(error))
     return [opened[i] for i in range(len(parts))]
 
 
-def _classify(prepared: Prepared, classifier: Classifier) -> JobReply:
+def _read(request: Request, card: Card) -> Inputs:
+    """Without the photograph, which may be large."""
+    return prepare(request, card).inputs
+
+
+def _classify(inputs: Inputs, classifier: Classifier) -> JobReply:
     """The probability of every class, likeliest first; the loss is that of the first."""
-    (found,) = classifier.probabilities(prepared.inputs.picture[None])
+    (found,) = classifier.probabilities(inputs.picture[None])
     order = found.argsort(descending=True, stable=True).tolist()
     probabilities = {classifier.card.classes[i]: float(found[i]) for i in order}
     first = float(found[order[0]])
@@ -61,16 +70,15 @@ def _classify(prepared: Prepared, classifier: Classifier) -> JobReply:
     return JobReply(loss=[-math.log(first)], probability=[first], picture=b"", report=report)
 
 
-def _start(part: JobPart, prepared: Prepared, classifier: Classifier, problems: Problems) -> Member:
-    spec = prepared.request.spec
+def _start(part: JobPart, spec: Spec, inputs: Inputs, classifier: Classifier, problems: Problems) -> Member:
     if spec.seed is None:
         raise InvalidInput("seed", "is missing; a gateway chooses it, so that a retry computes the same picture.")
-    job = make_job(spec, prepared.inputs.number(part.index), classifier)
+    job = make_job(spec, inputs.number(part.index), classifier)
     evaluations = int(job.state.remaining)
     todo = min(part.steps, evaluations)
     sent = transport.fixed(job.problem) if todo < evaluations else None  # one that ends here needs none
     started = {
-        "parameters": ran_with(spec, job, classifier.card.classes) | {"size": prepared.inputs.size},
+        "parameters": ran_with(spec, job, classifier.card.classes) | {"size": inputs.size},
         "target": classifier.card.classes[job.target],
         "evaluations": evaluations,
     }

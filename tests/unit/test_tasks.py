@@ -156,6 +156,38 @@ def test_a_hole_filled_smoothly_continues_a_slope_and_leaves_the_rest() -> None:
     assert float((fill_hole(slope, hole) - slope).abs().max()) > 0.1
 
 
+def holes(side: int) -> dict[str, torch.Tensor]:
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    quarter = side // 4
+    return {
+        "centre": (rows >= quarter) & (rows < 3 * quarter) & (columns >= quarter) & (columns < 3 * quarter),
+        "all but a border": columns < side - 3,
+        "two pixels": ((rows == 2) & (columns == 3)) | ((rows == side - 2) & (columns == side - 1)),
+        "a row": rows == side // 2,
+        "a stroke": (rows - columns).abs() < 4,
+        "scattered": torch.rand(side, side, generator=torch.Generator().manual_seed(0)) < 0.5,
+    }
+
+
+@pytest.mark.parametrize("side", [16, 64, 90])
+@pytest.mark.parametrize("name", holes(16))
+def test_a_smooth_filling_is_nearly_harmonic_whatever_the_hole(name: str, side: int) -> None:
+    hole = holes(side)[name][None].float()
+    rough = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(1))
+    image = F.interpolate(rough[None], size=(side, side), mode="bilinear")[0]
+    image[:, side // 2 :] = 1 - image[:, side // 2 :]
+    filled = fill_hole(image, hole, "smooth")
+    x = filled
+    for _ in range(5000):
+        padded = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
+        mean = (padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2]) / 4
+        x = torch.where(hole > 0, mean, image)
+    marked = (filled - x)[:, hole[0] > 0]
+    assert float(marked.abs().max()) < 0.2
+    assert float(marked.square().mean().sqrt()) < 0.04
+    assert torch.equal(filled * (1 - hole), image * (1 - hole))
+
+
 def test_a_smooth_filling_ignores_what_is_in_the_hole_and_needs_something_to_continue() -> None:
     other = IMAGE + 0.1 * (SOFT >= 0.5)
     assert torch.equal(fill_hole(IMAGE, SOFT, "smooth") * (SOFT == 1), fill_hole(other, SOFT, "smooth") * (SOFT == 1))
