@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from .bundle import MAX_JOBS
 from .engine.classifier import Classifier
 from .engine.run import Finished, run
 from .engine.run import Progress as BatchProgress
+from .frames import evenly, stride
 from .methods import TaskMethods
 from .requests import Box, ImageSource, Request
 from .results import Picture, Progress, Result
@@ -91,7 +91,7 @@ class Synthesizer(TaskMethods[Result]):
             self.classifier,
             self.classifier.device,
             [(job.problem, job.state) for job in jobs],
-            chunk=math.ceil(steps / frames) if frames else max(1, min(10, steps // 10)),
+            chunk=stride(steps, frames) if frames else max(1, min(10, steps // 10)),
             batch=1 if spec.exact else MAX_JOBS,
             on_progress=progress,
         )
@@ -113,7 +113,7 @@ class Synthesizer(TaskMethods[Result]):
                     steps=steps,
                     losses=tuple(done.trace.loss[:, 0].tolist()),
                     probabilities=tuple(done.trace.probability[:, 0].tolist()),
-                    frames=(*way, (steps, _to_image(pixels))) if frames else (),
+                    frames=(way[0], *evenly([*way[1:], (steps, _to_image(pixels))], frames)) if frames else (),
                     probability_before=float(done.trace.probability[0, 0]),
                     **measures(job.problem, done.state, float(done.trace.probability[-1, 0])),
                 )

@@ -163,8 +163,8 @@ class AsyncStream(TaskMethods["AsyncEvents"]):
 
 
 class AsyncEvents(AsyncIterator[Event]):
-    """Queued and Progress as they come, at last a Result; progress that is not fetched in time is replaced by newer,
-    once as many reports of each picture wait as `frames` were asked for (64 of all pictures at most).
+    """Queued and Progress as they come, at last a Result; progress that is not fetched in time is replaced by newer, or
+    thinned out where `frames` were asked for and more than 64 reports, or 4 MiB of their pictures, wait.
 
     To leave its `async with`, or to `cancel` it, or the task that waits for it, stops the computation.
     """

@@ -14,6 +14,7 @@ from PIL import Image
 from .. import imaging
 from ..bundle import Output
 from ..errors import InvalidInput
+from ..frames import evenly
 from ..messages import write_fit, write_output, write_request
 from ..requests import Box, ImageSource, Request
 from ..results import Progress as MeanProgress
@@ -190,8 +191,7 @@ class Way:
         seen = self._seen.get(picture.index, [])
         if not self._pasted or not seen:
             seen = [*seen, (picture.steps, picture.image)]
-        most = min(self._frames, len(seen))
-        return tuple(seen[(i + 1) * len(seen) // most - 1] for i in range(most))
+        return evenly(seen, self._frames)
 
 
 def classification(model: str, image: ImageSource, fit: str, top: int | None) -> Call[dict[str, float]]:

@@ -169,8 +169,8 @@ class Stream(TaskMethods["Events"]):
 
 
 class Events(Iterator[Event]):
-    """Queued and Progress as they come, at last a Result; progress that is not fetched in time is replaced by newer,
-    once as many reports of each picture wait as `frames` were asked for (64 of all pictures at most).
+    """Queued and Progress as they come, at last a Result; progress that is not fetched in time is replaced by newer, or
+    thinned out where `frames` were asked for and more than 64 reports, or 4 MiB of their pictures, wait.
 
     To drop it, to leave its `with`, or to `cancel` it stops the computation.
     """

@@ -144,7 +144,7 @@ class Dispatcher:
             jobs,
             submitted=now,
             previews=previews,
-            kept=frames,
+            frames=frames > 0,
             leave=self._leave,
             begin=self._observer.request_started,
             watch=self._watched,

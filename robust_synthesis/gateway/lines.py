@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle import MAX_JOBS
 from ..defaults import resolve
+from ..frames import stride
 from ..model_folder import Card
 from ..specs import MAX_STEPS, Spec
 from .fairness import Who
@@ -88,9 +88,7 @@ class Candidate:
         """The most steps that it may take in a bundle."""
         if not self.frames or not self.spec.descends:
             return MAX_STEPS
-        steps = self.all_evaluations(card) - 1
-        stride = math.ceil(steps / self.frames)
-        return stride if math.ceil(steps / stride) >= self.frames else max(steps // self.frames, 1)
+        return stride(self.all_evaluations(card) - 1, self.frames)
 
     def evaluations(self, card: Card) -> int:
         """Still to do; where it is in two bundles, when the first is done. T steps need T + 1 evaluations."""

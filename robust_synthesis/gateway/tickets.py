@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,8 +15,9 @@ from .fairness import Who
 from .jobs import Job, Picture, Progress, Queued
 
 MOST_KEPT = 64
-"""Reports of progress that wait to be read, at most: each may have a picture."""
-"""Where a ticket keeps its place, beside the progress of its pictures by their index."""
+"""Reports of progress that wait to be read, at most..."""
+MOST_BYTES = 4 * 2**20
+"""... and bytes of the pictures that they have."""
 
 
 @dataclass
@@ -65,8 +66,8 @@ class Ticket:
             print(progress.step, progress.steps)
         outcome = await ticket
 
-    Progress that was not fetched in time is replaced by newer, once `kept` reports of each picture wait (MOST_KEPT of all
-    pictures at most). `await` raises the SynthesisError that ended the request.
+    Progress that was not fetched in time is replaced by newer, or thinned out where it has `frames`. `await` raises the
+    SynthesisError that ended the request.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Ticket:
         *,
         submitted: float,
         previews: bool,
-        kept: int = 1,
+        frames: bool = False,
         leave: Callable[[Ticket, SynthesisError | None], None],
         begin: Callable[[Ticket], None],
         watch: Callable[[Ticket], None],
@@ -90,9 +91,9 @@ class Ticket:
         self._leave = leave
         self._begin = begin
         self._watch = watch
-        self._kept = max(min(kept, MOST_KEPT // len(jobs)), 1)
+        self._frames = frames
         self._place: tuple[int, Queued] | None = None
-        self._progress: dict[int, deque[tuple[int, Progress]]] = {}
+        self._progress: defaultdict[int, list[tuple[int, Progress]]] = defaultdict(list)
         self._reports = 0
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
@@ -184,9 +185,18 @@ class Ticket:
             self._computations[device, precision] = None
 
     def report(self, progress: Progress) -> None:
-        kept = self._progress.setdefault(progress.index, deque(maxlen=self._kept))
-        kept.append((self._count(), progress))
+        reports = self._progress[progress.index]
+        if len(reports) >= self._most(progress):
+            del reports[::2]
+        reports.append((self._count(), progress))
         self._tell()
+
+    def _most(self, progress: Progress) -> int:
+        """Reports of a picture that wait, where each is as large as this one."""
+        if not self._frames:
+            return 1
+        size = 1 if progress.x is None else progress.x.nbytes
+        return max(1, min(MOST_KEPT, MOST_BYTES // size) // len(self.jobs))
 
     def _count(self) -> int:
         self._reports += 1

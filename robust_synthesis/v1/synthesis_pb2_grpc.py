@@ -167,8 +167,8 @@ class SynthesisServiceServicer:
 
     def StreamSynthesis(self, request, context):
         """Any task, with its progress: `queued` whenever the place in the queue changes, `progress` after every bundle of steps,
-        at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for, so many reports of
-        each picture wait, up to 64 of all.
+        at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for,
+        up to 64 reports and 4 MiB of their pictures wait, and are thinned out beyond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

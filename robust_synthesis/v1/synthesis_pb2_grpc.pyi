@@ -65,8 +65,8 @@ class SynthesisServiceStub:
     """The features of a class added to any image."""
     StreamSynthesis: _grpc.UnaryStreamMultiCallable[_synthesis_pb2.StreamSynthesisRequest, _synthesis_pb2.StreamSynthesisResponse]
     """Any task, with its progress: `queued` whenever the place in the queue changes, `progress` after every bundle of steps,
-    at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for, so many reports of
-    each picture wait, up to 64 of all.
+    at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for,
+    up to 64 reports and 4 MiB of their pictures wait, and are thinned out beyond.
     """
     Edit: _grpc.StreamStreamMultiCallable[_synthesis_pb2.EditRequest, _synthesis_pb2.EditResponse]
     """A session of edits of one picture. The first request must be `open`. Every edit starts from the current picture; its frames
@@ -114,8 +114,8 @@ class SynthesisServiceAsyncStub(SynthesisServiceStub):
     """The features of a class added to any image."""
     StreamSynthesis: _aio.UnaryStreamMultiCallable[_synthesis_pb2.StreamSynthesisRequest, _synthesis_pb2.StreamSynthesisResponse]  # type: ignore[assignment]
     """Any task, with its progress: `queued` whenever the place in the queue changes, `progress` after every bundle of steps,
-    at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for, so many reports of
-    each picture wait, up to 64 of all.
+    at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for,
+    up to 64 reports and 4 MiB of their pictures wait, and are thinned out beyond.
     """
     Edit: _aio.StreamStreamMultiCallable[_synthesis_pb2.EditRequest, _synthesis_pb2.EditResponse]  # type: ignore[assignment]
     """A session of edits of one picture. The first request must be `open`. Every edit starts from the current picture; its frames
@@ -208,8 +208,8 @@ class SynthesisServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_synthesis_pb2.StreamSynthesisResponse], _abc.AsyncIterator[_synthesis_pb2.StreamSynthesisResponse]]:
         """Any task, with its progress: `queued` whenever the place in the queue changes, `progress` after every bundle of steps,
-        at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for, so many reports of
-        each picture wait, up to 64 of all.
+        at last one `result`. Progress that is not read in time is replaced by newer; where `frames` are asked for,
+        up to 64 reports and 4 MiB of their pictures wait, and are thinned out beyond.
         """
 
     @_abc_1.abstractmethod

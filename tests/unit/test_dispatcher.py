@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from robust_synthesis.gateway.group import Plan
 from robust_synthesis.gateway.jobs import Progress
 from robust_synthesis.gateway.policy import Policy
 from robust_synthesis.gateway.testing import FIRST_LEVEL, FakeBackend, FakeWorker, expected, fake_model, run
-from robust_synthesis.gateway.tickets import MOST_KEPT, Outcome, Ticket
+from robust_synthesis.gateway.tickets import MOST_BYTES, Outcome, Ticket
 from robust_synthesis.requests import Request
 from robust_synthesis.specs import Generate, MaximizeClass
 
@@ -200,19 +200,30 @@ def test_there_are_as_many_frames_as_asked_for_or_one_for_every_step(frames: int
 
 
 @pytest.mark.parametrize(
-    ("frames", "pictures", "kept"), [(0, 1, 1), (20, 1, 20), (20, 2, 20), (20, 4, MOST_KEPT // 4), (99, 1, MOST_KEPT)]
+    ("frames", "pictures", "side", "kept"),
+    [
+        (0, 1, 16, [100]),
+        (20, 1, 16, range(5, 101, 5)),
+        (35, 1, 16, range(2, 101, 2)),
+        (20, 2, 16, range(5, 101, 5)),
+        (99, 1, 16, [*range(4, 65, 4), *range(66, 97, 2), *range(97, 101)]),
+        (20, 8, 16, [40, 60, 70, 80, 85, 90, 95, 100]),
+        (20, 1, 512, [91, 96, 100]),
+    ],
 )
-def test_frames_wait_for_a_slow_reader(frames: int, pictures: int, kept: int) -> None:
+def test_frames_wait_for_a_slow_reader_until_they_are_many(
+    frames: int, pictures: int, side: int, kept: Sequence[int]
+) -> None:
     async def main() -> None:
-        async with running(FakeWorker()) as dispatcher:
-            request = generate(steps=100, count=pictures)
-            ticket = dispatcher.submit(request, model="fake", frames=frames)
+        worker = FakeWorker(models=[fake_model(step_seconds={1: 0.001})])
+        async with running(worker) as dispatcher:
+            request = dataclasses.replace(generate(steps=100, count=pictures), size=side)
+            ticket = dispatcher.submit(request, model="fake", frames=frames, previews=True)
             await ticket
             late = [progress async for progress in ticket]
             for index in range(pictures):
-                steps = [progress.step for progress in late if progress.index == index]
-                assert steps[-1] == 100
-                assert (len(steps), len(set(steps)), steps) == (kept, kept, sorted(steps))
+                assert [progress.step for progress in late if progress.index == index] == list(kept)
+                assert sum(x.nbytes for progress in late if (x := progress.x) is not None) <= MOST_BYTES
 
     run(main())
 

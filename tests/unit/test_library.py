@@ -169,6 +169,14 @@ def test_progress_and_frames_show_the_way_there(synthesizer: Synthesizer) -> Non
     assert not synthesizer.generate("square", seed=1).pictures[0].frames
 
 
+@pytest.mark.parametrize(("steps", "frames", "kept"), [(20, 3, 3), (20, 15, 15), (20, 20, 20), (20, 99, 20)])
+def test_there_are_as_many_frames_as_asked_for(steps: int, frames: int, kept: int, synthesizer: Synthesizer) -> None:
+    made = synthesizer.generate("square", seed=1, steps=steps, frames=frames).pictures[0]
+    shown = [step for step, _ in made.frames]
+    assert len(shown) == 1 + kept
+    assert (shown[0], shown[-1], shown) == (0, steps, sorted(set(shown)))
+
+
 def test_without_use_best_the_report_is_about_the_last_picture(synthesizer: Synthesizer) -> None:
     def made(use_best: bool) -> Picture:
         return synthesizer.maximize_class(
