@@ -16,6 +16,7 @@ from ... import precisions
 from ...bundle import MAX_BYTES
 from ...cores import share_cores
 from ...errors import InvalidInput
+from ...memory import keep_kernels
 from ...shipped import METRICS, shipped
 from ..engine import EngineError
 
@@ -188,6 +189,7 @@ def environment(folder: Path, java: Path, settings: Settings) -> Mapping[str, st
     own |= {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
     own |= {"LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder), "JAVA_HOME": str(java.parent.parent)}
     share_cores(own)
+    keep_kernels(own)
     if settings.device is not None:
         kind, _, number = settings.device.partition(":")
         if kind == "cpu":
