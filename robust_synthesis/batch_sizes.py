@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .bundle import MAX_JOBS
+
 POWERS = (1, 2, 4, 8, 16, 32)
 """On a GPU, where each has CUDA graphs of its own and small batches take about as long as each other."""
 FINE = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32)
-"""On a CPU, where every picture takes time. oneDNN keeps its kernels for all of them at two image sizes."""
+"""On a CPU, where every picture takes time."""
 
 
 def batch_sizes(device: str) -> tuple[int, ...]:
     """For a type of device, such as cpu or cuda."""
     return FINE if device == "cpu" else POWERS
+
+
+def checked(sizes: Iterable[int]) -> tuple[int, ...]:
+    """What a worker says, in order; POWERS where it says nothing, as older ones, or nonsense."""
+    found = tuple(sorted(set(sizes)))
+    return found if found and found[0] == 1 and found[-1] == MAX_JOBS else POWERS
 
 
 def padded(jobs: int, sizes: Iterable[int]) -> int:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Proce
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from .. import __version__
-from ..batch_sizes import FINE, POWERS
+from ..batch_sizes import POWERS
 from ..bundle import BundleError, Reply
 from ..errors import InvalidInput, SynthesisError
 from ..exposition import serve
@@ -147,7 +147,7 @@ class Metrics(Observer):
     def bundle_returned(self, plan: Plan, reply: Reply) -> None:
         self._batches.observe(len(reply.jobs))
         for size, steps, seconds in reply.batches:
-            if size in FINE and steps > 0:
+            if size in plan.info.batch_sizes and steps > 0:
                 self._steps.labels(plan.info.name, size).observe(seconds / steps)
 
     def bundle_lost(self, plan: Plan, error: Exception) -> None:

@@ -72,7 +72,7 @@ class Standing:
     in_a_row: int = 0
     """Bundles of which each followed the one before."""
     used: set[tuple[str, str, int, int]] = field(default_factory=set)
-    """Model, version, image size and size of the batches that it has run since it last stopped."""
+    """Model, version, side of the images and size of the batches, with padding, that it has run since it last stopped."""
 
     def away(self, now: float) -> bool:
         return now < max(self.absent.until, self.losses.until)

@@ -95,7 +95,7 @@ def _average(old: float, new: float) -> float:
 
 
 def _curve(measured: Mapping[int, float], batch: int) -> float:
-    """Linear between the batch sizes that were measured, and beyond the last."""
+    """Linear between the batch sizes that were measured, and beyond the last as from half of it: neighbours tell no slope."""
     points = sorted(measured.items())
     below = [point for point in points if point[0] <= batch]
     above = [point for point in points if point[0] > batch]
@@ -104,7 +104,8 @@ def _curve(measured: Mapping[int, float], batch: int) -> float:
     if above:
         low, high = below[-1], above[0]
     elif len(below) > 1:
-        low, high = below[-2], below[-1]
+        high = below[-1]
+        low = max((point for point in below if 2 * point[0] <= high[0]), default=below[0])
     else:
         return below[0][1] * batch / below[0][0]
     return low[1] + max(0.0, high[1] - low[1]) * (batch - low[0]) / (high[0] - low[0])

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..batch_sizes import POWERS
+from ..batch_sizes import checked
 from ..cores import share_cores
 from ..errors import ModelError, SynthesisError
 from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
-from ..memory import keep_memory
+from ..memory import keep_kernels, keep_memory
 from ..model_folder import Card
 from ..units import CatalogueFiles
 
@@ -57,7 +57,7 @@ class Loaded(ModelInfo):
                 version=str(described["version"]),
                 card=Card.from_json(card if isinstance(card, str) else json.dumps(card)),
                 current=True,
-                batch_sizes=tuple(int(size) for size in described.get("batch_sizes", POWERS)),
+                batch_sizes=checked(map(int, described.get("batch_sizes", ()))),
                 step_seconds={int(size): float(seconds) for size, seconds in described["step_seconds"].items()},
                 protocol=int(described["protocol"]),
                 device=str(described["device"]),
@@ -127,6 +127,7 @@ class InProcess:
         from .shelf import Shelf
 
         share_cores(os.environ)  # in time: torch is imported with the first classifier
+        keep_kernels(os.environ)
         keep_memory()
         self.changed = asyncio.Event()
         self.restarts: dict[str, int] = {}

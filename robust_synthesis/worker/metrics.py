@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from ..batch_sizes import POWERS
 from ..exposition import serve
 from ..gpus import Gpus
 from .engine import Engine
@@ -40,7 +41,7 @@ class Metrics:
         )
         for outcome in OUTCOMES:
             self._bundles.labels(outcome)
-        self._jobs = self._of_model("worker_bundle_jobs", "Jobs of a bundle.", (1, 2, 4, 8, 16, 32))
+        self._jobs = self._of_model("worker_bundle_jobs", "Jobs of a bundle.", POWERS)
         self._bytes = self._of_model("worker_bundle_bytes", "Size of a bundle.", _BYTES)
         self._compute = self._of_model("worker_compute_seconds", "Compute time of a bundle.", _SECONDS)
         self._step = Histogram(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from ..batch_sizes import FINE
 from ..bundle import PROTOCOL, Reply
 from ..gateway.backends.base import WorkerUnavailable
 from ..model_folder import Card
@@ -28,6 +29,7 @@ def fake_model(name: str = "fake", version: str = VERSION, *, current: bool = Tr
         protocol=PROTOCOL,
         device="cpu",
         precision="fp32",
+        batch_sizes=FINE,
     )
 
 

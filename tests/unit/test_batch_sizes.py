@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from robust_synthesis.batch_sizes import FINE, POWERS, batch_sizes, padded
+from robust_synthesis.batch_sizes import FINE, POWERS, batch_sizes, checked, padded
 from robust_synthesis.bundle import MAX_JOBS
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.gateway.group import Group
@@ -33,6 +33,18 @@ def test_a_worker_says_its_batch_sizes_and_an_older_one_has_powers_of_two(classi
     assert Loaded.of(described).batch_sizes == FINE
     del described["batch_sizes"]
     assert Loaded.of(described).batch_sizes == POWERS
+
+
+@pytest.mark.parametrize("said", [(), (0, 1, MAX_JOBS), (1, 2), (1, 2 * MAX_JOBS), (2, MAX_JOBS)])
+def test_nonsense_of_a_worker_is_not_believed(said: tuple[int, ...]) -> None:
+    assert checked(said) == POWERS
+    assert checked((MAX_JOBS, 5, 1, 5)) == (1, 5, MAX_JOBS)
+
+
+def test_neighbouring_sizes_do_not_tell_what_a_large_batch_takes() -> None:
+    times, info = StepTimes(), dataclasses.replace(fake_model(), batch_sizes=FINE)
+    times.learn("worker", "fake", 16, [(3, 1, 0.03), (6, 1, 0.062), (7, 1, 0.060)])
+    assert times.step("worker", info, 16, 14) == pytest.approx(0.11, abs=0.02)
 
 
 @pytest.mark.parametrize(("sizes", "cost"), [(POWERS, 0.08), (FINE, 0.05)])

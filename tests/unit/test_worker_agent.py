@@ -15,6 +15,7 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from robust_synthesis.batch_sizes import FINE
 from robust_synthesis.bundle import PROTOCOL, BundleError
 from robust_synthesis.errors import InvalidInput
 from robust_synthesis.gateway.backends.base import Worker, WorkerLost, WorkerUnavailable
@@ -96,6 +97,7 @@ def test_a_bundle_goes_through_and_the_worker_is_described() -> None:
             (model,) = worker.models()
             assert (model.name, model.version, model.current, model.protocol) == ("fake", VERSION, True, PROTOCOL)
             assert model.step_seconds == {1: 0.01, 8: 0.05}
+            assert model.batch_sizes == FINE
             assert model.card.classes == ("cat", "dog")
             reply = decode_reply(await here.send())
             assert (reply.version, reply.seconds) == (VERSION, 0.25)

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from ...batch_sizes import POWERS
+from ...batch_sizes import checked
 from ...bundle import BundleError, BundleTooLarge
 from ...credentials import Credentials, Shown
 from ...errors import InvalidInput, ModelError, SynthesisError
@@ -253,7 +253,7 @@ def _model(model: worker_pb2.Model) -> ModelInfo:
         card=Card.from_json(model.card_json),
         current=model.current,
         step_seconds=dict(model.step_seconds),
-        batch_sizes=tuple(model.batch_sizes) or POWERS,
+        batch_sizes=checked(model.batch_sizes),
         protocol=model.protocol,
     )
 
