@@ -21,7 +21,7 @@ from ts.utils.util import PredictionException
 from robust_synthesis import precisions
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.errors import InvalidInput, SynthesisError
-from robust_synthesis.memory import keep_memory
+from robust_synthesis.memory import keep_memory, settle
 from robust_synthesis.worker.compute import Compute
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class SynthesisHandler:
         precision = os.environ.get(precisions.VARIABLE, "auto")
         self.compute = Compute(Classifier.load(properties["model_dir"], device=device, precision=precision))
         self.compute.warm_up()
+        settle()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """One answer for each request; archives say batchSize 1, so an error concerns only the request that has it."""

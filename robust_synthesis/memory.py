@@ -1,8 +1,9 @@
-"""What processes that compute keep for the next step: memory of the system, and kernels."""
+"""What processes keep: memory of the system for the next step, kernels, and what is there when they are ready."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import MutableMapping
 
@@ -39,3 +40,12 @@ def keep_memory() -> None:
     for variable, (option, value) in _OPTIONS.items():
         if variable not in os.environ and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
             mallopt(option, value)
+
+
+def settle() -> None:
+    """Leave what there is by now out of every later garbage collection; call it when a process is ready.
+
+    Modules, networks and servers are some 240,000 objects that stay, and looking at all of them stops everything for 0.1 s.
+    """
+    gc.collect()
+    gc.freeze()

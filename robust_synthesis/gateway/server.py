@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from .. import probes
 from ..channel import DEADLINE, DEFAULT_PORT, PING_TIMEOUT, SERVER_PING_INTERVAL, SHORTEST_PING_INTERVAL, request_bytes
 from ..errors import InvalidInput
+from ..memory import settle
 from ..security import bind, host_and_port
 from ..v1 import model_pb2_grpc, synthesis_pb2_grpc
 from . import model_servicer, servicer
@@ -183,6 +184,7 @@ class Gateway:
         starting = asyncio.create_task(self.start())
         if await self._before_signal(starting):
             starting.result()
+            settle()
             await self._stop.wait()
         self._stop.clear()
         stopping = asyncio.create_task(self.stop())

@@ -21,6 +21,7 @@ from ..errors import SynthesisError, Unauthenticated
 from ..exposition import HOST
 from ..gateway.backends.base import WorkerLost, WorkerUnavailable
 from ..keys import KeyFile
+from ..memory import settle
 from ..security import HEALTH, Endpoint, bind
 from ..v1 import worker_pb2, worker_pb2_grpc
 from .engine import Engine, UnknownVersion, uncancelled
@@ -205,6 +206,7 @@ class Agent:
                 probed = await probes.listen(self._health, self._options.host, self._options.health_port)
             try:
                 if await self._unless_stopped(self._engine.start()):
+                    settle()
                     self._servicer.started = True
                     self._announce()
                     await self._unless_stopped(self._follow_health())

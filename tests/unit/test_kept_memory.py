@@ -1,4 +1,4 @@
-"""What a process keeps of the memory that it has freed."""
+"""What a process keeps: of the memory that it has freed, and of what is there when it is ready."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ def faults(environment: Mapping[str, str]) -> tuple[int, int]:
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=own)
     default, kept = map(int, found.stdout.split())
     return default, kept
+
+
+SETTLED = """
+import gc
+from robust_synthesis.memory import settle
+
+class Ring:
+    def __init__(self):
+        self.ring = self
+
+def rings():
+    return sum(isinstance(each, Ring) for each in gc.get_objects(generation=None))
+
+Ring()
+stays = Ring()
+settle()
+looked_at = rings()
+Ring()
+found = rings()
+gc.collect()
+print(looked_at, found, rings(), stays is not None)
+"""
+
+
+def test_a_process_that_is_ready_looks_at_nothing_that_stays_and_goes_on_collecting_the_rest() -> None:
+    found = subprocess.run([sys.executable, "-c", SETTLED], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["0", "1", "0", "True"]
