@@ -157,7 +157,9 @@ class TorchServe:
             worker = await life.management.worker(lane.name, lane.version)
             if worker is None:
                 raise ModelError("its worker died")
-            info = Loaded.of(json.loads(await life.describe(lane.name, lane.version)))
+            described = await life.inference.predict(lane.name, lane.version, "describe", b"1", 60)
+            info = Loaded.of(json.loads(described))
+            await life.rehearse(lane.name, lane.version)
         except (SynthesisError, ValueError) as error:
             await self._unregister(life, lane)
             said = [why for source, why in self._reasons if source == f"{lane.name}_{lane.version}"]
