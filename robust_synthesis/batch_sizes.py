@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .bundle import MAX_JOBS
-
+LARGEST = 32
 POWERS = (1, 2, 4, 8, 16, 32)
 """On a GPU, where each has CUDA graphs of its own and small batches take about as long as each other."""
 FINE = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32)
@@ -20,7 +19,7 @@ def batch_sizes(device: str) -> tuple[int, ...]:
 def checked(sizes: Iterable[int]) -> tuple[int, ...]:
     """What a worker says, in order; POWERS where it says nothing, as older ones, or nonsense."""
     found = tuple(sorted(set(sizes)))
-    return found if found and found[0] == 1 and found[-1] == MAX_JOBS else POWERS
+    return found if found and found[0] == 1 and found[-1] == LARGEST else POWERS
 
 
 def padded(jobs: int, sizes: Iterable[int]) -> int:

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch_sizes import LARGEST
 from .errors import InvalidInput, NotFound, SynthesisError
 from .requests import Request
 from .specs import MAX_STEPS
 
 PROTOCOL = 1
-MAX_JOBS = 32
+MAX_JOBS = LARGEST
 MAX_BYTES = 128 * 2**20
 """Of a bundle, and of a reply, where a worker is not told otherwise. The largest request fits, with its state at 1,024 pixels:
 two files of 32 MiB, and 20 MiB of pixels."""

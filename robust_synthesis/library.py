@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import imaging, specs
-from .bundle import MAX_JOBS
+from .batch_sizes import LARGEST
 from .engine.classifier import Classifier
 from .engine.run import Finished, run
 from .engine.run import Progress as BatchProgress
@@ -92,7 +92,7 @@ class Synthesizer(TaskMethods[Result]):
             self.classifier.device,
             [(job.problem, job.state) for job in jobs],
             chunk=stride(steps, frames) if frames else max(1, min(10, steps // 10)),
-            batch=1 if spec.exact else MAX_JOBS,
+            batch=1 if spec.exact else LARGEST,
             on_progress=progress,
         )
         geometry = (

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..batch_sizes import batch_sizes, padded
-from ..bundle import MAX_JOBS
+from ..batch_sizes import LARGEST, batch_sizes, padded
 from ..errors import SynthesisError
 from .chunk import Trace, advance
 from .problem import Problem, State
@@ -62,7 +61,7 @@ def run(
     jobs: Sequence[tuple[Problem, State]],
     *,
     chunk: int = 10,
-    batch: int = MAX_JOBS,
+    batch: int = LARGEST,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Finished]:
     """Run jobs of one image size to their end, up to `batch` at a time; one result per job.

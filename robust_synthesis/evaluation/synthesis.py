@@ -10,15 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle import MAX_JOBS
+from ..batch_sizes import LARGEST
 from ..engine.ball import l2_norm
 from ..engine.classifier import Classifier
 from ..engine.problem import quantise
 from ..engine.run import run
 from ..specs import Spec
 from ..tasks import Inputs, make_jobs
-
-BATCH = MAX_JOBS
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def make(
     jobs = chain.from_iterable(make_jobs(spec, inputs, classifier) for spec, inputs in requests)
     pictures, starts, targets, probabilities = [], [], [], []
     parameters: Mapping[str, Any] | None = None
-    while batch := list(islice(jobs, BATCH)):
+    while batch := list(islice(jobs, LARGEST)):
         parameters = parameters or batch[0].parameters
         finished = run(classifier, classifier.device, [(job.problem, job.state) for job in batch])
         for job, done in zip(batch, finished, strict=True):

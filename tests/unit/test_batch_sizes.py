@@ -26,6 +26,7 @@ def test_a_cpu_pads_less_than_a_gpu() -> None:
         assert max(sizes) == MAX_JOBS
         assert {-(-size // 2) for size in sizes} <= set(sizes)  # StepTimes.cost asks for the half
     assert padded(40, POWERS) == 40
+    assert checked((MAX_JOBS, 5, 1, 5)) == (1, 5, MAX_JOBS)
 
 
 def test_a_worker_says_its_batch_sizes_and_an_older_one_has_powers_of_two(classifier: Classifier) -> None:
@@ -38,7 +39,6 @@ def test_a_worker_says_its_batch_sizes_and_an_older_one_has_powers_of_two(classi
 @pytest.mark.parametrize("said", [(), (0, 1, MAX_JOBS), (1, 2), (1, 2 * MAX_JOBS), (2, MAX_JOBS)])
 def test_nonsense_of_a_worker_is_not_believed(said: tuple[int, ...]) -> None:
     assert checked(said) == POWERS
-    assert checked((MAX_JOBS, 5, 1, 5)) == (1, 5, MAX_JOBS)
 
 
 def test_neighbouring_sizes_do_not_tell_what_a_large_batch_takes() -> None:
