@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from robust_synthesis.cores import share_cores
+from robust_synthesis import torch_environment
 from robust_synthesis.engine.precision import choose_device
 from robust_synthesis.evaluation import provenance
-from robust_synthesis.memory import keep_kernels, keep_memory
+from robust_synthesis.memory import keep_memory
 from robust_synthesis.model_folder import ModelFolder
 
 from .figures import Measured, Results, Section
@@ -94,8 +94,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     environment = {"KINETO_LOG_LEVEL": "99", **os.environ}  # the profiler keeps its log to itself
-    share_cores(environment)
-    keep_kernels(environment)
+    torch_environment.prepare(environment)
     if environment != dict(os.environ):  # read when torch is loaded, which it is by now
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], environment)
     sys.exit(main())

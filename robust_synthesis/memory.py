@@ -1,11 +1,10 @@
-"""What processes keep: memory of the system for the next step, kernels, and what is there when they are ready."""
+"""What processes keep: memory of the system for the next step, and what is there when they are ready."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import os
-from collections.abc import MutableMapping
 
 _MIB = 2**20
 _OPTIONS = {
@@ -16,14 +15,6 @@ _OPTIONS = {
     "MALLOC_ARENA_MAX": (-8, 1),
 }
 """Numbers and values of mallopt(3), by the variable of the environment that sets the same."""
-
-
-def keep_kernels(environment: MutableMapping[str, str]) -> None:
-    """Let oneDNN keep the kernels of a process that will load torch, of all batch sizes at several image sizes.
-
-    By default it keeps 1,024, of which a classifier takes some 40 for each kind of batch. To make these again takes 20 ms.
-    """
-    environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def keep_memory() -> None:

@@ -9,10 +9,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
-from ..cores import share_cores
+from .. import __version__, torch_environment
 from ..errors import InvalidInput, ServerError, SynthesisError
-from ..memory import keep_kernels, keep_memory
+from ..memory import keep_memory
 from . import (
     archive,
     calibrate,
@@ -84,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().print_help(sys.stderr)
         return 2
     options = parser().parse_args(arguments)
-    share_cores(os.environ)  # before torch
-    keep_kernels(os.environ)
+    torch_environment.prepare(os.environ)
     if options.verb not in ("serve", "worker"):  # where others compute, or `worker.engine` sees to it
         keep_memory()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC has a line of its own for each failed handshake

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .. import torch_environment
 from ..batch_sizes import checked
-from ..cores import share_cores
 from ..errors import ModelError, SynthesisError
 from ..gateway.backends.base import ModelInfo, WorkerLost, WorkerUnavailable
-from ..memory import keep_kernels, keep_memory
+from ..memory import keep_memory
 from ..model_folder import Card
 from ..units import CatalogueFiles
 
@@ -126,8 +126,7 @@ class InProcess:
     ) -> None:
         from .shelf import Shelf
 
-        share_cores(os.environ)  # in time: torch is imported with the first classifier
-        keep_kernels(os.environ)
+        torch_environment.prepare(os.environ)  # in time: torch is imported with the first classifier
         keep_memory()
         self.changed = asyncio.Event()
         self.restarts: dict[str, int] = {}

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ... import precisions
+from ... import precisions, torch_environment
 from ...bundle import MAX_BYTES
-from ...cores import share_cores
 from ...errors import InvalidInput
-from ...memory import keep_kernels
 from ...shipped import METRICS, shipped
 from ..engine import EngineError
 
@@ -188,8 +186,7 @@ def environment(folder: Path, java: Path, settings: Settings) -> Mapping[str, st
     temporary = str(folder / "tmp")
     own |= {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
     own |= {"LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder), "JAVA_HOME": str(java.parent.parent)}
-    share_cores(own)
-    keep_kernels(own)
+    torch_environment.prepare(own)
     if settings.device is not None:
         kind, _, number = settings.device.partition(":")
         if kind == "cpu":
