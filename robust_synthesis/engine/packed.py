@@ -7,7 +7,7 @@ every weight and pixel: where there are few pixels (small batches, late stages) 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from .networks import Network
 
 MOST = 2048
-"""Pixels of a batch, above which torch's own convolution is used: the order that is best may be another there."""
+"""Pixels of a batch, above which torch's own convolution is used: reordering takes no time to speak of there."""
 
 
 def packed(network: Network) -> Network:
     """A frozen network on a CPU with its convolutions packed, where this torch can; both share their parameters.
 
-    Sums are the same, in an order that is as good: logits and gradients of the shipped classifiers keep their bits.
+    Sums are the same, in an order that is as good; with AVX-512 logits and gradients of the shipped classifiers keep their bits.
     """
     dtype = next(network.parameters()).dtype
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -44,16 +44,11 @@ class PackedConv2d(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
         self.geometry = list(cast(tuple[int, int], conv.padding)), list(conv.stride), list(conv.dilation)
-        self._forward = self._reordered(self.weight)
         same_size = all(2 * pad == size - 1 for pad, size in zip(self.geometry[0], self.weight.shape[2:], strict=True))
         self._mirrored = same_size and conv.stride == conv.dilation == (1, 1)
         """Whether the gradient is a convolution, too, with mirrored weights; else it is a transposed one."""
-        if self._mirrored:
-            self._backward = self._reordered(self.weight.flip(2, 3).transpose(0, 1).contiguous())
-        else:
-            padding, stride, dilation = self.geometry
-            reordered = torch.ops.mkldnn._reorder_convolution_transpose_weight
-            self._backward = reordered(self.weight, padding, [0, 0], stride, dilation, 1)
+        self._forward = _Orders(self._reordered)
+        self._backward = _Orders(self._reordered_mirrored if self._mirrored else self._reordered_transposed)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() > MOST * x.shape[1] or torch.compiler.is_compiling():
@@ -73,16 +68,50 @@ class PackedConv2d(nn.Module):
         # What a convolution does not see of its input at the far edge.
         rest = [of - ((to - 1) * step - 2 * pad + gap * (size - 1) + 1) for of, to, size, pad, step, gap in sizes]
         run = torch.ops.mkldnn._convolution_transpose_pointwise.default
-        return cast(Tensor, run(y, self._backward, None, padding, rest, stride, dilation, 1, "none", [], ""))
+        weight = self._backward.of(y.shape, *rest)
+        return cast(Tensor, run(y, weight, None, padding, rest, stride, dilation, 1, "none", [], ""))
 
-    def _reordered(self, weight: Tensor) -> Tensor:
+    def _reordered(self, size: torch.Size) -> Tensor:
+        return self._reorder(self.weight, size)
+
+    def _reordered_mirrored(self, size: torch.Size) -> Tensor:
+        return self._reorder(self.weight.flip(2, 3).transpose(0, 1).contiguous(), size)
+
+    def _reorder(self, weight: Tensor, size: torch.Size) -> Tensor:
         padding, stride, dilation = self.geometry
-        return cast(Tensor, torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, 1))
+        reorder = torch.ops.mkldnn._reorder_convolution_weight
+        return cast(Tensor, reorder(weight, padding, stride, dilation, 1, size))
 
-    def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _reordered_transposed(self, size: torch.Size, *rest: int) -> Tensor:
+        padding, stride, dilation = self.geometry
+        reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
+        return cast(Tensor, reorder(self.weight, padding, rest, stride, dilation, 1, size))
+
+    def _run(self, x: Tensor, orders: _Orders, bias: Tensor | None) -> Tensor:
         padding, stride, dilation = self.geometry
         run = torch.ops.mkldnn._convolution_pointwise.default
-        return cast(Tensor, run(x, weight, bias, padding, stride, dilation, 1, "none", [], ""))
+        return cast(Tensor, run(x, orders.of(x.shape), bias, padding, stride, dilation, 1, "none", [], ""))
+
+
+class _Orders:
+    """Weights in the orders that oneDNN computes in, which depend on the size of the input; many sizes share one.
+
+    In another it would reorder them after all, at every call, and for some orders without a fast kernel: with AVX2 in 25 ms.
+    """
+
+    def __init__(self, reorder: Callable[..., Tensor]) -> None:
+        self._reorder = reorder
+        self._found: dict[tuple[Any, ...], Tensor] = {}
+        self._kept: dict[bytes, Tensor] = {}
+
+    def of(self, size: torch.Size, *rest: int) -> Tensor:
+        """For an input of a size, and whatever else `reorder` wants to know."""
+        found = self._found.get((size, *rest))
+        if found is None:
+            weight = self._reorder(size, *rest)
+            order = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
+            found = self._found[size, *rest] = self._kept.setdefault(order, weight)
+        return found
 
 
 class _Convolution(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,28 @@ def test_a_packed_network_leaves_the_other_as_it_was_and_shares_its_parameters()
     assert {name: type(module) for name, module in network.named_modules()} == before
     assert same.fc.weight is network.fc.weight
     assert all(not parameter.requires_grad for parameter in same.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, MOST // 32**2])
+def test_weights_are_not_reordered_at_every_step(
+    count: int, dtype: torch.dtype, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bf16")
+    wide = {"kind": "resnet", "depths": [1, 1, 1], "width": 64}
+    network = fold(tiny_network(architecture=wide)).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = re.compile(r",reorder,.*,(64x64|128x64|128x128|256x128|256x256)x3x3,")
+
+    def reordered(of: Network) -> int:
+        answers(of, count, dtype)
+        capfd.readouterr()
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
+            answers(of, count, dtype)
+        return len(weights.findall(capfd.readouterr().out))
+
+    assert reordered(network) >= 8
+    assert reordered(packed(network)) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
