@@ -76,7 +76,6 @@ def main() -> int:
         versions=provenance.versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=time.perf_counter() - begun,
-        gpu=device.type == "cuda",
         notes=(*_paragraphs(module.__doc__ or ""), f"Classifier: {folder.card.name}."),
     )
     path = results.write(section, replace=options.replace)

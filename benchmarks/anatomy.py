@@ -202,7 +202,7 @@ async def _jobs(name: str, target: str, watch: Watch, folder: ModelFolder, calle
     computed = found.pop("compute")
     share = watch.steps / watch.computed
     found["gradient steps"] = [each * share for each in computed]
-    found["worker: starts, looks at results, PNG files"] = [each * (1 - share) for each in computed]
+    found["worker: starts, PNG files"] = [each * (1 - share) for each in computed]
     return [
         Figure.of(
             f"{name}, job with {callers} callers: {part}",

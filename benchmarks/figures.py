@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,13 @@ class Figure:
             return None
         return self.value >= self.target if self.higher_is_better else self.value <= self.target
 
+    @property
+    def wanted(self) -> str:
+        """The target in words; empty without one."""
+        if self.target is None:
+            return ""
+        return f"at {'least' if self.higher_is_better else 'most'} {self.target:g}"
+
     def worse_than(self, other: Figure) -> bool:
         """Whether the difference is more than both spreads explain."""
         return self.high < other.low if self.higher_is_better else self.low > other.high
@@ -68,7 +77,6 @@ class Section(Measured):
     finished: str
     seconds: float
     notes: tuple[str, ...] = ()
-    gpu: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Section:
@@ -79,64 +87,87 @@ class Section(Measured):
         return cls(**found)
 
     def worse_figures(self, stored: Section) -> list[str]:
-        """Names of the figures that got worse than the stored ones of the same hardware and extent."""
-        if (stored.hardware, stored.quick) != (self.hardware, self.quick):
-            return []
+        """Names of the figures that got worse than the stored ones."""
         before = {figure.name: figure for figure in stored.figures}
         return [f.name for f in self.figures if f.name in before and f.worse_than(before[f.name])]
 
     @property
-    def stem(self) -> str:
-        """Of its files."""
-        return f"{self.name}{'-gpu' if self.gpu else ''}{'' if self.quick else '-full'}"
+    def path(self) -> Path:
+        """Of its JSON file, below the folder of all results: hardware, name and extent."""
+        place = re.sub(r"[^a-z0-9]+", "-", self.hardware.lower()).strip("-")
+        return Path(place, f"{self.name}{'' if self.quick else '-full'}.json")
 
     def markdown(self) -> str:
-        rows = [
-            f"### {self.title}{', on a GPU' if self.gpu else ''}",
-            "",
-            "| | ratio | to | target |",
-            "|---|---|---|---|",
-        ]
+        extent = "" if self.quick else ", the whole grid"
+        rows = [f"### {self.title}{extent}", "", "| | ratio | to | target |", "|---|---|---|---|"]
         for figure in self.figures:
-            sign = "" if figure.target is None else ("at least " if figure.higher_is_better else "at most ")
-            target = "" if figure.target is None else f"{sign}{figure.target:g}{'' if figure.reached else ' (missed)'}"
+            target = f"{figure.wanted}{' (missed)' if figure.reached is False else ''}"
             detail = f"; {figure.detail}" if figure.detail else ""
             value = f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
-            rows.append(f"| {figure.name}{detail} | {value} | {figure.against} | {target} |")
+            rows.append(_row([f"{figure.name}{detail}", value, figure.against, target]))
         rows += ["", *(line for note in self.notes for line in (note, ""))]
         if self.charts:
-            rows += [f"![{'; '.join(chart.title for chart in self.charts)}]({self.stem}.svg)", ""]
+            rows += [f"![{'; '.join(chart.title for chart in self.charts)}]({self.path.with_suffix('.svg').name})", ""]
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        rows.append(f"{self.hardware}; {packages}; {self.finished}, {self.seconds:.0f} s.")
+        rows.append(f"{packages}; {self.finished}, {self.seconds:.0f} s.")
         return "\n".join(rows) + "\n"
 
 
 class Results:
-    """A folder with one JSON file per section, and `README.md`, the tables of all of them."""
+    """A folder for every hardware, with a JSON file per section and their tables; above them the headline figures."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, section: Section, *, replace: bool = False) -> Path:
         """Keep a section. Where figures got worse than those that are kept, it goes beside them, unless `replace`."""
-        path = self.folder / f"{section.stem}.json"
+        path = self.folder / section.path
         worse = section.worse_figures(Section.read(path)) if path.exists() else []
-        self.folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if worse and not replace:
             path = path.with_suffix(".worse.json")
         elif section.charts:
             _write(path.with_suffix(".svg"), draw(section.charts, section.title))
         _write(path, json.dumps(dataclasses.asdict(section), indent=1) + "\n")
-        self._write_table()
+        self.write_tables()
         return path
 
-    def _write_table(self) -> None:
-        sections = [Section.read(path) for path in self._kept()]
-        text = "\n".join(["# Results\n", "Medians, 10th to 90th percentile.\n", *(s.markdown() for s in sections)])
-        _write(self.folder / "README.md", text)
+    def write_tables(self) -> None:
+        """The Markdown files, from the JSON files that are there."""
+        kept = [Section.read(path) for path in sorted(self.folder.glob("*/*.json")) if ".worse" not in path.suffixes]
+        places = {}
+        for hardware, each in itertools.groupby(kept, key=lambda section: section.hardware):
+            sections = list(each)
+            places[hardware] = sections[0].path.parent.name
+            text = [f"# {hardware}\n", "Medians, 10th to 90th percentile.\n", *(s.markdown() for s in sections)]
+            _write(self.folder / places[hardware] / "README.md", "\n".join(text))
+        names = [f"[{hardware}]({place}/README.md)" for hardware, place in places.items()]
+        rows = [
+            "# Results",
+            "",
+            "What has a target, on every hardware that it was measured on. Behind a comma: of the whole grid.",
+            "",
+        ]
+        rows += [_row(["", *names, "target"]), _row(["---"] * (len(names) + 2))]
+        rows += [_row([name, *cells, target]) for name, target, cells in _headlines(kept, list(places))]
+        _write(self.folder / "README.md", "\n".join(rows) + "\n")
 
-    def _kept(self) -> Sequence[Path]:
-        return sorted(path for path in self.folder.glob("*.json") if not path.name.endswith(".worse.json"))
+
+def _headlines(sections: Iterable[Section], hardware: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Name, target and a cell for each hardware, of every figure with a target."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for section in sorted(sections, key=lambda section: not section.quick):
+        for figure in section.figures:
+            if figure.target is not None:
+                cells = found.setdefault((f"{section.title}: {figure.name}", figure.wanted), {})
+                cell = f"{figure.value:.2f}{'' if figure.reached else ' (missed)'}"
+                cells.setdefault(section.hardware, []).append(cell)
+    for (name, target), cells in sorted(found.items()):
+        yield name, target, [", ".join(cells.get(each, [])) for each in hardware]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _write(path: Path, text: str) -> None:

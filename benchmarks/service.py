@@ -1,7 +1,7 @@
 """The whole service against its engine alone: client, gRPC, gateway and worker on the cores that the engine has to itself.
 
 The engine alone is a loop over steps of a full batch, in the benchmark's process, with as many threads as a worker has. It starts
-no job, reads no photograph, looks at no result and writes no PNG file, all of which the service does. Clients make one request of
+no job, reads no photograph and writes no PNG file, all of which the service does. Clients make one request of
 60 steps after the other, of all seven tasks, with photographs of 256 pixels. Engine and back ends take turns, each while the
 others idle.
 """

@@ -26,7 +26,7 @@ def environment(seconds: float) -> dict[str, str]:
 @contextlib.contextmanager
 def sleeping(seconds: float) -> Iterator[None]:
     """This process's workers."""
-    real = {name: getattr(compute.Compute, name) for name in ("_evaluate", "_predict", "warm_up")}
+    real = {name: getattr(compute.Compute, name) for name in ("_evaluate", "warm_up")}
     with mock.patch.dict(os.environ, INJECT_SLEEP=str(seconds)), mock.patch.multiple(compute.Compute, **real):
         _injection().patch(compute)
         yield

@@ -77,7 +77,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bf16 faster than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return _cpu_has("avx512_bf16")
+    return cpu_has("avx512_bf16")
 
 
 def multiplies_int8(device: torch.device) -> bool:
@@ -86,7 +86,7 @@ def multiplies_int8(device: torch.device) -> bool:
     CPUs without VNNI do it, too, but add up pairs in 16 bits, which saturate.
     """
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and known and _cpu_has("avx512_vnni") and _writes_int8()
+    return device.type == "cpu" and known and cpu_has("avx512_vnni") and _writes_int8()
 
 
 @functools.cache
@@ -101,8 +101,13 @@ def _writes_int8() -> bool:
     return found.dtype == torch.int8 and bool((found < 0).all())
 
 
-def _cpu_has(name: str) -> bool:
+def cpu_has(name: str) -> bool:
+    """Whether this CPU has such instructions, by torch's name for them: avx512_bf16, avx512_vnni, amx_tile."""
     if hasattr(torch.cpu, "get_capabilities"):
         return bool(torch.cpu.get_capabilities().get(name, False))
-    before = {"avx512_bf16": "_is_avx512_bf16_supported", "avx512_vnni": "_is_vnni_supported"}  # torch 2.8
+    before = {
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "avx512_vnni": "_is_vnni_supported",
+        "amx_tile": "_is_amx_tile_supported",
+    }  # torch 2.8
     return bool(getattr(torch.cpu, before[name], bool)())

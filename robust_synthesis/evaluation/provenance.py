@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..engine.precision import cpu_has
 
 PACKAGES = ("torch", "numpy", "torchmetrics", "pyautoattack", "opencv-python-headless")
 
@@ -27,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> str:
-    """Such as "AMD EPYC 7B13, 2 threads", or "NVIDIA H200" before it, whose kernels that CPU launches."""
+    """Such as "AMD EPYC 7B13 (AVX512 VNNI BF16), 2 threads", or "NVIDIA H200" before it, whose kernels that CPU launches."""
     gpu = f"{torch.cuda.get_device_name(device)}; " if device.type == "cuda" else ""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -36,7 +37,15 @@ def hardware(device: torch.device) -> str:
             line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         name = models[0] if models else name
-    return f"{gpu}{name}, {torch.get_num_threads()} threads"
+    return f"{gpu}{name} ({_instructions()}), {torch.get_num_threads()} threads"
+
+
+def _instructions() -> str:
+    """That torch uses, and those for narrow numbers: CPUs of one name may have them or not."""
+    narrow = {"VNNI": "avx512_vnni", "BF16": "avx512_bf16", "AMX": "amx_tile"}
+    return " ".join(
+        [torch.backends.cpu.get_cpu_capability(), *(word for word, name in narrow.items() if cpu_has(name))]
+    )
 
 
 def command() -> str:

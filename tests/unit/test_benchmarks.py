@@ -62,7 +62,7 @@ def test_a_worse_figure_goes_beside_the_stored_one(tmp_path: Path, higher: bool,
     assert beside.name == "engine.worse.json"
     assert Section.read(first).figures[0].value == 2
     assert Section.read(beside).figures[0].value == worse
-    assert "2.00 (1.90 to 2.10)" in (tmp_path / "README.md").read_text()
+    assert "2.00 (1.90 to 2.10)" in (first.parent / "README.md").read_text()
     assert results.write(section(figure(worse, higher=higher)), replace=True) == first
     assert Section.read(first).figures[0].value == worse
 
@@ -90,8 +90,20 @@ def test_the_table_has_every_section_that_is_kept(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.write(section(figure(2)))
     results.write(replace(section(figure(3)), name="roofline", title="Roofline"))
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "a-machine/README.md").read_text()
     assert text.index("### Engine") < text.index("### Roofline")
+
+
+def test_headline_figures_of_all_hardware_are_side_by_side(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.write(section(figure(2, target=2.5)))
+    results.write(section(figure(2.75, target=2.5), quick=False))
+    results.write(section(figure(3, target=2.5), hardware="Ours (AVX2), 2 threads"))
+    results.write(replace(section(figure(7)), name="roofline", title="Roofline"))
+    (row,) = [line for line in (tmp_path / "README.md").read_text().splitlines() if "Engine: b" in line]
+    assert row == "| Engine: b | 2.00 (missed), 2.75 | 3.00 | at least 2.5 |"
+    assert "(ours-avx2-2-threads/README.md)" in (tmp_path / "README.md").read_text()
+    assert "Roofline" not in (tmp_path / "README.md").read_text()
 
 
 def test_work_that_reaches_beyond_the_window_counts_in_part() -> None:
@@ -123,8 +135,8 @@ def test_a_chart_is_drawn_beside_the_table_that_shows_it(tmp_path: Path) -> None
     path = Results(tmp_path).write(kept)
     ((read, _),) = [chart.lines["ours"] for chart in Section.read(path).charts]
     assert tuple(read) == (1, 2)
-    assert "![jobs/s](engine.svg)" in (tmp_path / "README.md").read_text()
-    ElementTree.parse(tmp_path / "engine.svg")
+    assert "![jobs/s](engine.svg)" in (path.parent / "README.md").read_text()
+    ElementTree.parse(path.with_suffix(".svg"))
 
 
 def test_a_handler_of_whole_requests_computes_what_each_asked_for_and_leaving_changes_nothing(tmp_path: Path) -> None:
@@ -176,5 +188,5 @@ def test_a_command_measures_writes_and_prints(tmp_path: Path, monkeypatch: pytes
     command = ["benchmarks", "roofline", "--model", str(tiny), "--results", str(tmp_path / "figures")]
     monkeypatch.setattr("sys.argv", command)
     assert main() == 0
-    (kept,) = (tmp_path / "figures").glob("*.json")
+    (kept,) = (tmp_path / "figures").glob("*/*.json")
     assert all(figure.value > 0 for figure in Section.read(kept).figures)
