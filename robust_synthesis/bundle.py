@@ -79,6 +79,8 @@ class JobState:
     """The x of lowest loss. A bundle carries it where the result needs it; a reply, only where it improved."""
     best_loss: float = math.inf
     best_probability: float = 0.0
+    best_class: int = -1
+    """That the classifier sees in the x of lowest loss; -1 where that is not known, as from workers of an earlier version."""
 
 
 @dataclass(frozen=True)

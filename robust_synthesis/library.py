@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,13 +14,13 @@ from torch import Tensor
 from . import imaging, specs
 from .batch_sizes import LARGEST
 from .engine.classifier import Classifier
-from .engine.run import Finished, run
 from .engine.run import Progress as BatchProgress
+from .engine.run import run
 from .frames import evenly, stride
 from .methods import TaskMethods
 from .requests import Box, ImageSource, Request
 from .results import Picture, Progress, Result
-from .tasks import Job, make_jobs, measures, prepare, ran_with
+from .tasks import class_seen, make_jobs, measures, prepare, ran_with
 
 OnProgress = Callable[[Progress], None]
 
@@ -100,7 +100,7 @@ class Synthesizer(TaskMethods[Result]):
         )
         unit = getattr(spec, "unit", None)
         pictures = []
-        for job, done, name, way in zip(jobs, finished, self._predict(jobs, finished), frames_of, strict=True):
+        for job, done, way in zip(jobs, finished, frames_of, strict=True):
             pixels = done.state.result(job.problem)[0]
             pictures.append(
                 Picture(
@@ -109,7 +109,7 @@ class Synthesizer(TaskMethods[Result]):
                     target=card.classes[job.target] if unit is None else str(unit),
                     seed=spec.seed,
                     index=job.index,
-                    predicted=name,
+                    predicted=card.classes[class_seen(job.problem, done.state, int(done.trace.seen[-1, 0]))],
                     steps=steps,
                     losses=tuple(done.trace.loss[:, 0].tolist()),
                     probabilities=tuple(done.trace.probability[:, 0].tolist()),
@@ -128,11 +128,6 @@ class Synthesizer(TaskMethods[Result]):
             seconds=time.perf_counter() - started,
             pictures=tuple(pictures),
         )
-
-    def _predict(self, jobs: Sequence[Job], finished: Sequence[Finished]) -> list[str]:
-        pictures = torch.cat([f.state.result(job.problem) for job, f in zip(jobs, finished, strict=True)])
-        found = torch.cat([self.classifier.probabilities(part).argmax(1) for part in torch.split(pictures, 64)])
-        return [self.classifier.card.classes[int(i)] for i in found]
 
 
 def _to_image(pixels: Tensor) -> Image.Image:

@@ -274,7 +274,8 @@ def _put_state(tensors: dict[str, NDArray[Any]], i: int, state: JobState) -> Map
     if state.best_x is not None:
         tensors[f"{i}.best_x"] = state.best_x
     loss = state.best_loss if math.isfinite(state.best_loss) else None
-    return {"remaining": state.remaining, "best_loss": loss, "best_probability": state.best_probability}
+    best = {"best_loss": loss, "best_probability": state.best_probability, "best_class": state.best_class}
+    return {"remaining": state.remaining, **best}
 
 
 def _state(entry: Mapping[str, Any], i: int, tensors: Mapping[str, NDArray[Any]]) -> JobState:
@@ -291,6 +292,7 @@ def _state(entry: Mapping[str, Any], i: int, tensors: Mapping[str, NDArray[Any]]
         best_x=best_x,
         best_loss=_number(entry, "best_loss", math.inf, null=math.inf),
         best_probability=_number(entry, "best_probability", 0.0, null=0.0),
+        best_class=_get({"best_class": -1, **entry}, "best_class", int),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,21 @@ from .turn import Differentiable, turn
 
 @dataclass(frozen=True)
 class Trace:
-    """What each of k evaluations found, judged before its step: loss and target probability, [k, B]."""
+    """What each of k evaluations found, judged before its step: loss, target probability and class seen, [k, B]."""
 
     loss: Tensor
     probability: Tensor
+    seen: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Trace]) -> Trace:
+        """One after the other, on the CPU."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in names})
+
+    def of(self, rows: slice, evaluations: int) -> Trace:
+        """The first evaluations of some jobs."""
+        return Trace(**{name: value[:evaluations, rows] for name, value in vars(self).items()})
 
 
 @torch.no_grad()
@@ -31,9 +43,9 @@ def advance(
     """
     penalised = bool((problem.penalty_weight != 0).any())
     if state.x.is_cuda:
-        now, loss, probability = graphs.advance(classifier, problem, state, k, penalised=penalised, levels=levels)
-        return now, Trace(loss, probability)
-    losses, probabilities = [], []
+        now, *traced = graphs.advance(classifier, problem, state, k, penalised=penalised, levels=levels)
+        return now, Trace(*traced)
+    losses, probabilities, seen = [], [], []
     now = state
     for i in range(k):
         left = state.remaining - i
@@ -41,5 +53,6 @@ def advance(
         now, found = turn(classifier, problem, now, left > 0, moving, penalised=penalised, levels=levels)
         losses.append(found.loss)
         probabilities.append(found.probability)
+        seen.append(found.seen)
     now = dataclasses.replace(now, remaining=(state.remaining - k).clamp_min(0))
-    return now, Trace(torch.stack(losses), torch.stack(probabilities))
+    return now, Trace(torch.stack(losses), torch.stack(probabilities), torch.stack(seen))

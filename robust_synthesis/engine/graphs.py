@@ -27,8 +27,8 @@ _ended: dict[torch.device, torch.cuda.Event] = {}
 
 def advance(
     classifier: Differentiable, problem: Problem, state: State, k: int, *, penalised: bool, levels: int | None
-) -> tuple[State, Tensor, Tensor]:
-    """`chunk.advance` on a GPU: the state, and loss and probability of each turn [k, B]. For the options see `turn`.
+) -> tuple[State, Tensor, Tensor, Tensor]:
+    """`chunk.advance` on a GPU: the state, and loss, probability and class seen of each turn [k, B]. For the options see `turn`.
 
     Threads may share a classifier. Raises OutOfMemoryError where there is too little memory even without any graph.
     """
@@ -70,7 +70,7 @@ def _wait_for_the_last(device: torch.device) -> None:
 
 def _advance(
     classifier: Differentiable, problem: Problem, state: State, k: int, penalised: bool, levels: int | None
-) -> tuple[State, Tensor, Tensor]:
+) -> tuple[State, Tensor, Tensor, Tensor]:
     boards = _boards.setdefault(classifier, OrderedDict())
     key = (*state.x.shape, state.x.device, penalised, levels)
     board = boards.pop(key, None)  # and kept again unless it fails
@@ -95,6 +95,7 @@ class Board:
         self._problem = Problem(**{name: _like(value) for name, value in vars(problem).items()})
         self._state = State(**{name: _like(value, self.device) for name, value in vars(state).items()})
         self._found = torch.empty(2, len(state), device=self.device)
+        self._seen = torch.empty(len(state), dtype=torch.int64, device=self.device)
         self._graphs: dict[bool, torch.cuda.CUDAGraph | None] = {}
 
     def graphs(self) -> list[torch.cuda.CUDAGraph]:
@@ -103,7 +104,7 @@ class Board:
 
     def advance(
         self, classifier: Differentiable, problem: Problem, state: State, k: int
-    ) -> tuple[State, Tensor, Tensor]:
+    ) -> tuple[State, Tensor, Tensor, Tensor]:
         """k turns from a state, which stays as it is."""
         most = int(state.remaining.max())
         kinds = [most - i > 1 for i in range(k)]  # the last evaluation of a job needs no gradient
@@ -112,6 +113,7 @@ class Board:
             self._graphs[moving] = self._record(classifier, moving)
         self._fill(problem, state)
         found = torch.empty(k, *self._found.shape, device=self.device)
+        seen = torch.empty(k, *self._seen.shape, dtype=self._seen.dtype, device=self.device)
         for i, moving in enumerate(kinds):
             graph = self._graphs[moving]
             if graph is None:
@@ -119,8 +121,9 @@ class Board:
             else:
                 graph.replay()
             found[i].copy_(self._found)
+            seen[i].copy_(self._seen)
         kept = {name: value.clone() for name, value in vars(self._state).items() if name != "remaining"}
-        return State(**kept, remaining=(state.remaining - k).clamp_min(0)), found[:, 0], found[:, 1]
+        return State(**kept, remaining=(state.remaining - k).clamp_min(0)), found[:, 0], found[:, 1], seen
 
     def _fill(self, problem: Problem, state: State) -> None:
         for ours, theirs in ((self._problem, problem), (self._state, state)):
@@ -135,6 +138,7 @@ class Board:
         left.sub_(1)
         self._found[0].copy_(found.loss)
         self._found[1].copy_(found.probability)
+        self._seen.copy_(found.seen)
 
     def _record(self, classifier: Differentiable, moving: bool) -> torch.cuda.CUDAGraph | None:
         """None where it cannot be: its turns are launched kernel by kernel then. Raises OutOfMemoryError."""

@@ -128,6 +128,8 @@ class State(_Batch):
     """[B]; infinite before the first evaluation."""
     best_probability: Tensor
     """[B], softmax probability of the target at `best_x`."""
+    best_class: Tensor
+    """[B] int64, class that the classifier sees in `best_x`; -1 where that is not known."""
     remaining: Tensor
     """[B] int64, on the CPU: evaluations still to do. T steps need T + 1, because the last x is judged too."""
 
@@ -135,7 +137,14 @@ class State(_Batch):
     def start(cls, x: Tensor, steps: int) -> State:
         """A job that will take `steps` steps from `x` [3, H, W]."""
         x = quantise(x.clamp(0, 1))[None]
-        return cls(x, x, torch.tensor([torch.inf]), torch.tensor([0.0]), torch.tensor([steps + 1]))
+        return cls(
+            x=x,
+            best_x=x,
+            best_loss=torch.tensor([torch.inf]),
+            best_probability=torch.tensor([0.0]),
+            best_class=torch.tensor([-1]),
+            remaining=torch.tensor([steps + 1]),
+        )
 
     def to(self, device: torch.device) -> State:
         """The state on another device, its pixels rounded to the grid as that device divides."""

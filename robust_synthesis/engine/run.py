@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def pad(problem: Problem, state: State, sizes: Iterable[int]) -> tuple[Problem, 
     missing = padded(len(state), sizes) - len(state)
     if not missing:
         return problem, state
-    idle = State(state.x[:1], state.best_x[:1], state.best_loss[:1], state.best_probability[:1], torch.tensor([0]))
+    idle = dataclasses.replace(state.rows(slice(0, 1)), remaining=torch.tensor([0]))
     return (
         Problem.stack([problem, *[problem.rows(slice(0, 1))] * missing]),
         State.stack([state, *[idle] * missing]),
@@ -92,8 +93,7 @@ def run(
                         pictures=state.x[:count].cpu(),
                     )
                 )
-        loss = torch.cat([trace.loss for trace in traces]).cpu()
-        probability = torch.cat([trace.probability for trace in traces]).cpu()
+        trace = Trace.join(traces)
         state = state.to(torch.device("cpu"))
         for i in range(len(members)):
             evaluations = int(members[i][1].remaining)
@@ -101,5 +101,5 @@ def run(
             done = state.rows(rows)
             if not bool(torch.isfinite(done.best_loss) & torch.isfinite(done.result(members[i][0])).all()):
                 raise SynthesisError("loss: is not a number; lower the step size or the weights of the objective.")
-            finished.append(Finished(done, Trace(loss[:evaluations, rows], probability[:evaluations, rows])))
+            finished.append(Finished(done, trace.of(rows, evaluations)))
     return finished

@@ -17,6 +17,14 @@ def ran_with(spec: Spec, job: Job, classes: Sequence[str]) -> dict[str, Any]:
     return ran if ran.get("unit") is not None else ran | {"target": classes[job.target]}
 
 
+def class_seen(problem: Problem, state: State, last: int) -> int:
+    """Index of the class that the classifier sees in the result of a finished job; -1 where that is not known.
+
+    `last` is that of the last x.
+    """
+    return int(state.best_class) if bool(problem.use_best) else last
+
+
 def measures(problem: Problem, state: State, last_probability: float) -> Mapping[str, float]:
     """Of one finished job: probability of the target in the result, distances of the result from the start.
 

@@ -20,7 +20,7 @@ from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
 from ..engine.run import pad
 from ..errors import InvalidInput
-from ..tasks import measures, prepare
+from ..tasks import class_seen, measures, prepare
 from ..wire import decode, encode_error, encode_reply
 from .failures import NOT_A_NUMBER, failure_of
 from .helpers import helpers
@@ -128,8 +128,7 @@ class Compute:
         running = [job for job in jobs if job.failure is None]
         for group in [[job] for job in running if job.part.exact] + [[job for job in running if not job.part.exact]]:
             self._advance(group)
-        predicted = self._predict([job for job in jobs if job.failure is None and job.finished])
-        replies = _within_room([self._reply(member, predicted) for member in members])
+        replies = _within_room([self._reply(member) for member in members])
         self.last_seconds = time.perf_counter() - started
         device, precision = str(self.classifier.device), self.classifier.precision
         return encode_reply(
@@ -162,7 +161,7 @@ class Compute:
             ended = [job for job in jobs if len(job.loss) == job.todo]
             for job in ended:
                 if job.finished:
-                    job.finishing = self._helpers.submit(self._finish, job)
+                    job.finishing = self._helpers.submit(self._finish, job, self._class_seen(job))
             pause([job for job in ended if not job.finished])
 
     def _evaluate(self, jobs: Sequence[Member], k: int) -> None:
@@ -172,30 +171,24 @@ class Compute:
             Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]), self._sizes
         )
         state, trace = advance(self.classifier, problem, state, k)
-        loss, probability = trace.loss.cpu(), trace.probability.cpu()
+        loss, probability, seen = trace.loss.cpu(), trace.probability.cpu(), trace.seen.cpu()
         self.last_batches.append((len(state), k, time.perf_counter() - started))
         for i, job in enumerate(jobs):
             evaluations = min(k, int(job.state.remaining))
             job.state = state.rows(slice(i, i + 1))
             job.loss += loss[:evaluations, i].tolist()
             job.probability += probability[:evaluations, i].tolist()
+            job.seen = int(seen[evaluations - 1, i])
 
-    def _predict(self, finished: Sequence[Member]) -> Mapping[int, int]:
-        """Class of each result by the job's identity; `exact` jobs alone, the others in one batch."""
-        groups = [[job] for job in finished if job.part.exact] + [[job for job in finished if not job.part.exact]]
-        found: dict[int, int] = {}
-        for group in filter(None, groups):
-            try:
-                results = torch.cat([job.state.result(job.problem) for job in group])
-                found |= dict(
-                    zip(map(id, group), self.classifier.probabilities(results).argmax(1).tolist(), strict=True)
-                )
-            except Exception as error:
-                for job in group:
-                    job.failure = failure_of(error)
-        return found
+    def _class_seen(self, job: Member) -> str:
+        """By the classifier in the result; it looks once more where the best x comes from a worker that did not say."""
+        classes = self.classifier.card.classes
+        seen = class_seen(job.problem, job.state, job.seen)
+        if not 0 <= seen < len(classes):
+            seen = int(self.classifier.probabilities(job.state.result(job.problem)).argmax())
+        return classes[seen]
 
-    def _reply(self, member: Member | JobReply, predicted: Mapping[int, int]) -> JobReply:
+    def _reply(self, member: Member | JobReply) -> JobReply:
         if isinstance(member, JobReply):
             return member
         job = member
@@ -217,11 +210,10 @@ class Compute:
         except Exception as error:
             return JobReply(failure=failure_of(error))
         self._problems.pop(job.address)
-        report = {"predicted": self.classifier.card.classes[predicted[id(job)]], **reply.report}
-        return dataclasses.replace(reply, report=report)
+        return reply
 
-    def _finish(self, job: Member) -> JobReply:
-        """All but what the classifier sees in it."""
+    def _finish(self, job: Member, seen: str) -> JobReply:
+        """From here on the computing thread need not do anything for it; `seen` is the class that the classifier sees in it."""
         if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
             raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
         result: Tensor = job.state.result(job.problem)[0].cpu()
@@ -235,7 +227,7 @@ class Compute:
             loss=job.loss,
             probability=job.probability,
             picture=imaging.encode(picture, output.format, output.quality),
-            report=measures(job.problem, job.state, job.probability[-1]),
+            report={"predicted": seen, **measures(job.problem, job.state, job.probability[-1])},
         )
 
 

@@ -98,6 +98,7 @@ def states(sent: Sequence[JobState], device: torch.device) -> State:
         best_x=best_x,
         best_loss=torch.tensor([each.best_loss for each in sent], device=device),
         best_probability=torch.tensor([each.best_probability for each in sent], device=device),
+        best_class=torch.tensor([each.best_class for each in sent], device=device),
         remaining=torch.tensor([each.remaining for each in sent]),
     )
 
@@ -106,7 +107,7 @@ def job_states(state: State, *, with_best: Sequence[bool]) -> list[JobState]:
     """One for each row of a batch, as it travels."""
     x = to_levels(state.x)
     best_x = to_levels(state.best_x) if any(with_best) else x
-    loss, probability = state.best_loss.tolist(), state.best_probability.tolist()
+    loss, probability, seen = (x.tolist() for x in (state.best_loss, state.best_probability, state.best_class))
     return [
         JobState(
             x=x[i],
@@ -114,6 +115,7 @@ def job_states(state: State, *, with_best: Sequence[bool]) -> list[JobState]:
             best_x=best_x[i] if with_best[i] else None,
             best_loss=loss[i],
             best_probability=probability[i],
+            best_class=seen[i],
         )
         for i, remaining in enumerate(state.remaining.tolist())
     ]

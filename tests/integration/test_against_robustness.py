@@ -52,7 +52,7 @@ def ours(classifier: Classifier, **options: Any) -> tuple[State, Tensor]:
     """The final state, and what a caller would get."""
     problem = Problem.stack([Problem.single(x, target=t, **options) for x, t in zip(start(), TARGETS, strict=True)])
     x, best_loss = start(), torch.full((4,), torch.inf)
-    state = State(x, x, best_loss, torch.zeros(4), torch.full((4,), STEPS + 1))
+    state = State(x, x, best_loss, torch.zeros(4), torch.full((4,), -1), torch.full((4,), STEPS + 1))
     state, _ = advance(classifier, problem, state, STEPS + 1, levels=None)
     return state, state.result(problem)
 

@@ -128,8 +128,8 @@ def pictures(count: int, seed: int) -> Tensor:
 
 def at(x: Tensor, remaining: int) -> State:
     """Jobs that stand at x [B, 3, H, W] and have found nothing yet."""
-    count = len(x)
-    return State(x, x, torch.full((count,), torch.inf), torch.zeros(count), torch.full((count,), remaining))
+    begun = torch.tensor([torch.inf]), torch.tensor([0.0]), torch.tensor([-1]), torch.tensor([remaining])
+    return State.stack([State(x[i : i + 1], x[i : i + 1], *begun) for i in range(len(x))])
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -235,6 +235,7 @@ def test_the_best_picture_is_the_one_whose_own_loss_was_lowest(classifier: Class
     assert torch.equal(state.best_x, recorder.seen[best])
     assert float(state.best_loss) == float(trace.loss[best, 0])
     assert float(state.best_probability) == float(trace.probability[best, 0])
+    assert int(state.best_class) == int(trace.seen[best, 0]) == int(classifier.probabilities(state.best_x).argmax())
     assert torch.equal(state.result(problem), state.best_x)
 
 

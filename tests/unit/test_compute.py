@@ -31,6 +31,7 @@ from robust_synthesis.bundle import (
     Output,
 )
 from robust_synthesis.engine.classifier import Classifier
+from robust_synthesis.engine.problem import LEVELS
 from robust_synthesis.errors import InvalidInput
 from robust_synthesis.library import Synthesizer
 from robust_synthesis.requests import Request
@@ -132,6 +133,23 @@ def test_a_job_is_the_librarys_bit_for_bit_however_it_is_cut(classifier: Classif
         assert reply.report["predicted"] == expected.predicted
         assert reply.report["l2"] == expected.l2
         assert reply.report["probability_after"] == expected.probability_after
+
+
+def test_the_class_seen_in_a_result_is_said_also_where_the_worker_before_did_not_say_it(
+    classifier: Classifier,
+) -> None:
+    (begun,) = ask(Compute(classifier), [JobPart(4, REQUESTS[0], exact=True)])
+    assert begun.state is not None
+    assert begun.state.best_x is not None
+    best = torch.from_numpy(begun.state.best_x.astype(np.float32)) / LEVELS
+    seen = int(classifier.probabilities(best[None]).argmax())
+    assert begun.state.best_class == seen
+    other = (seen + 1) % len(classifier.card.classes)
+    for told, said in ((other, other), (-1, seen), (999, seen)):
+        unbeaten = dataclasses.replace(begun.state, best_loss=-1.0, best_class=told)
+        part = JobPart(100, None, state=unbeaten, problem=begun.problem, exact=True, output=Output())
+        (reply,) = ask(Compute(classifier), [part])
+        assert reply.report["predicted"] == classifier.card.classes[said]
 
 
 def test_what_a_worker_reports_of_a_started_job_is_what_the_library_reports(classifier: Classifier) -> None:

@@ -25,7 +25,7 @@ from robust_synthesis.worker.transport import finite, to_levels
 ARCHITECTURE = {"kind": "resnet", "block": "basic", "depths": [1, 2, 2], "width": 16, "stem": "small"}
 MIDDLE = torch.zeros(1, SIZE, SIZE)
 MIDDLE[:, 4:12, 4:12] = 1
-LATER = ("x", "best_x", "best_loss", "best_probability", "remaining")
+LATER = ("x", "best_x", "best_loss", "best_probability", "best_class", "remaining")
 
 
 def batch(device: str = "cpu", *, steps: int = 12) -> tuple[Problem, State]:
@@ -50,6 +50,7 @@ def assert_equal(found: tuple[State, Trace], wanted: tuple[State, Trace]) -> Non
         assert torch.equal(getattr(found[0], name), getattr(wanted[0], name)), name
     assert torch.equal(found[1].loss, wanted[1].loss)
     assert torch.equal(found[1].probability, wanted[1].probability)
+    assert torch.equal(found[1].seen, wanted[1].seen)
 
 
 def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +68,8 @@ class Repeating:
 
 
 def on_a_board(classifier: Classifier, problem: Problem, state: State, k: int) -> tuple[State, Trace]:
-    after, loss, probability = graphs.advance(classifier, problem, state, k, penalised=True, levels=LEVELS)
-    return after, Trace(loss, probability)
+    after, *traced = graphs.advance(classifier, problem, state, k, penalised=True, levels=LEVELS)
+    return after, Trace(*traced)
 
 
 @pytest.fixture

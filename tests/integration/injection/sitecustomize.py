@@ -1,7 +1,7 @@
 """On PYTHONPATH, this changes what a worker's Python does when it imports the service's `compute` module.
 
 INJECT_CRASH=666     a job with this seed kills the process, as a fault in native code would
-INJECT_SLEEP=0.0025  a step sleeps so many seconds whatever the batch, as a GPU computes; a look at the results a third of that
+INJECT_SLEEP=0.0025  a step sleeps so many seconds whatever the batch, as a GPU computes
 INJECT_DELAY=0.01    a step is computed, and then sleeps so many seconds for each picture of the batch
 INJECT_COUNT=FILE    every batch adds a line to the file: its size and its steps
 """
@@ -41,11 +41,9 @@ def patch(compute: Any) -> None:
             evaluations = min(k, int(job.state.remaining))
             job.loss += [1.0] * evaluations
             job.probability += [0.5] * evaluations
-            job.state = replace(job.state, remaining=job.state.remaining - evaluations, best_loss=zero)
-
-    def seeing(self: Any, finished: Sequence[Any]) -> dict[int, int]:
-        time.sleep(float(os.environ["INJECT_SLEEP"]) / 3)
-        return dict.fromkeys(map(id, finished), 0)
+            job.seen = 0
+            remaining = job.state.remaining - evaluations
+            job.state = replace(job.state, remaining=remaining, best_loss=zero, best_class=zero)
 
     def delayed(self: Any, jobs: Sequence[Any], k: int) -> None:
         evaluate(self, jobs, k)
@@ -66,7 +64,6 @@ def patch(compute: Any) -> None:
         compute.open_jobs = crashing
     if "INJECT_SLEEP" in os.environ:
         compute.Compute._evaluate = sleeping
-        compute.Compute._predict = seeing
         compute.Compute.warm_up = warming
     if "INJECT_DELAY" in os.environ:
         compute.Compute._evaluate = delayed
