@@ -11,6 +11,7 @@ import torch
 
 from ..errors import InvalidInput
 from ..precisions import PRECISIONS
+from .instructions import cpu_has
 from .quantised import Quantisation, QuantisedConv2d
 
 
@@ -43,7 +44,7 @@ def choose_precision(device: torch.device, precision: str, *, int8: bool = False
     if precision == "int8":
         if not multiplies_int8(device):
             raise InvalidInput(
-                "precision", "int8 needs a CPU that multiplies bytes (AVX512-VNNI); give auto, fp32 or bf16."
+                "precision", "int8 needs a CPU that multiplies bytes (AVX2), and torch 2.9; give auto, fp32 or bf16."
             )
         if not int8:
             raise InvalidInput(
@@ -81,12 +82,9 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def multiplies_int8(device: torch.device) -> bool:
-    """Whether a device multiplies bytes, and this torch can have it do so.
-
-    CPUs without VNNI do it, too, but add up pairs in 16 bits, which saturate.
-    """
+    """Whether a device multiplies bytes faster than floats, and this torch can have it do so."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and known and cpu_has("avx512_vnni") and _writes_int8()
+    return device.type == "cpu" and known and cpu_has("avx2") and _writes_int8()
 
 
 @functools.cache
@@ -99,15 +97,3 @@ def _writes_int8() -> bool:
     except RuntimeError:
         return False
     return found.dtype == torch.int8 and bool((found < 0).all())
-
-
-def cpu_has(name: str) -> bool:
-    """Whether this CPU has such instructions, by torch's name for them: avx512_bf16, avx512_vnni, amx_tile."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        return bool(torch.cpu.get_capabilities().get(name, False))
-    before = {
-        "avx512_bf16": "_is_avx512_bf16_supported",
-        "avx512_vnni": "_is_vnni_supported",
-        "amx_tile": "_is_amx_tile_supported",
-    }  # torch 2.8
-    return bool(getattr(torch.cpu, before[name], bool)())

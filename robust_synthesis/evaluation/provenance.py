@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..engine.precision import cpu_has
+from ..engine.instructions import cpu_has
 
 PACKAGES = ("torch", "numpy", "torchmetrics", "pyautoattack", "opencv-python-headless")
 

@@ -19,7 +19,7 @@ from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.int8 import supports
 from robust_synthesis.engine.problem import Problem, State
-from robust_synthesis.engine.quantised import QuantisedConv2d
+from robust_synthesis.engine.quantised import PAIRED_MAX, SIGNED_MAX, Quantisation, QuantisedConv2d, weight_max
 from robust_synthesis.engine.ranges import measure
 from robust_synthesis.errors import InvalidInput, ModelError
 from robust_synthesis.testing import pictures, tiny_card, tiny_classifier, tiny_model_folder
@@ -105,6 +105,8 @@ def test_latent_units_pull_in_the_direction_of_fp32(deep: Classifier) -> None:
 def test_a_picture_is_the_same_to_the_bit_whatever_else_is_in_its_batch(
     bf16: bool, deep: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bf16")
     monkeypatch.setattr(precision, "multiplies_bf16", lambda _device: bf16)
     int8 = deep.in_precision("int8")
     x = pictures(4, 16, seed=5)[0]
@@ -179,7 +181,7 @@ def test_auto_is_int8_where_the_cpu_and_the_card_allow_it(deep: Classifier, monk
         assert deep.in_precision("auto").precision == ("int8" if fast else "fp32")
         assert tiny_classifier(precision="auto").precision == "fp32"
     with pytest.raises(
-        InvalidInput, match=r"^precision: int8 needs a CPU that multiplies bytes \(AVX512-VNNI\); give auto,"
+        InvalidInput, match=r"^precision: int8 needs a CPU that multiplies bytes \(AVX2\), and torch 2\.9; give auto,"
     ):
         deep.in_precision("int8")
     monkeypatch.setattr(precision, "multiplies_int8", lambda device: device.type == "cpu")
@@ -190,6 +192,25 @@ def test_auto_is_int8_where_the_cpu_and_the_card_allow_it(deep: Classifier, monk
     with pytest.raises(InvalidInput, match=r"^precision: int8 needs a CPU"):
         precision.choose_precision(torch.device("cuda"), "int8", int8=True)
     assert precision.choose_precision(torch.device("cuda"), "auto", int8=True) == "fp32"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_are_exact(sign: int) -> None:
+    white = torch.full((1, 64, 5, 5), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    conv = QuantisedConv2d(torch.full((32, 64, 3, 3), float(sign)), None, 1, 0, Quantisation(1.0))
+    assert torch.allclose(conv(white, torch.float32), torch.tensor(sign * 255.0 * 64 * 9), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("summed", "expected"), [(1.0, SIGNED_MAX), (0.5, PAIRED_MAX)])
+def test_weights_are_coarser_where_sums_of_pairs_saturate(
+    summed: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = torch.full((1, 16, 1, 1), summed * 16 * 255)
+    with monkeypatch.context() as patched:
+        patched.setattr(QuantisedConv2d, "__call__", lambda *_: found)
+        weight_max.cache_clear()
+        assert weight_max() == expected
+    weight_max.cache_clear()
 
 
 def test_a_torch_that_writes_uint8_for_int8_does_not_compute_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
