@@ -162,12 +162,16 @@ async def _lone(folder: ModelFolder, servers: Mapping[str, Mapping[str, Send]], 
 async def _crowd(
     servers: Mapping[str, Mapping[str, Send]], alone: Callable[[], float], clients: int, seconds: float, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[Sample]]]:
-    """Evaluations a second by round, of the engine and each server; and the samples of all rounds."""
+    """Evaluations a second by round, of the engine and each server; and the samples of all rounds.
+
+    A round lasts so many seconds, but at least twice as long as a job among so many.
+    """
     found: defaultdict[str, list[float]] = defaultdict(list)
     samples: defaultdict[str, list[Sample]] = defaultdict(list)
-    ramp = seconds / 4
     for turn in range(rounds):
         found["engine"].append(alone())  # in the thread of the library, since OpenMP has helpers for each that computes
+        seconds = max(seconds, 2 * clients * (STEPS + 1) / found["engine"][-1])
+        ramp = seconds / 4
         for name, senders in sorted(servers.items(), reverse=bool(turn % 2)):
             drive = Drive(senders["mixed"])
             await drive.closed(clients, ramp + seconds)
