@@ -92,10 +92,15 @@ class Section(Measured):
         return [f.name for f in self.figures if f.name in before and f.worse_than(before[f.name])]
 
     @property
+    def place(self) -> str:
+        """The hardware that it is compared by: of a GPU without the CPU that launches its kernels."""
+        return self.hardware.partition(";")[0]
+
+    @property
     def path(self) -> Path:
         """Of its JSON file, below the folder of all results: hardware, name and extent."""
-        place = re.sub(r"[^a-z0-9]+", "-", self.hardware.lower()).strip("-")
-        return Path(place, f"{self.name}{'' if self.quick else '-full'}.json")
+        folder = re.sub(r"[^a-z0-9]+", "-", self.place.lower()).strip("-")
+        return Path(folder, f"{self.name}{'' if self.quick else '-full'}.json")
 
     def markdown(self) -> str:
         extent = "" if self.quick else ", the whole grid"
@@ -109,7 +114,7 @@ class Section(Measured):
         if self.charts:
             rows += [f"![{'; '.join(chart.title for chart in self.charts)}]({self.path.with_suffix('.svg').name})", ""]
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        rows.append(f"{packages}; {self.finished}, {self.seconds:.0f} s.")
+        rows.append(f"{self.hardware}; {packages}; {self.finished}, {self.seconds:.0f} s.")
         return "\n".join(rows) + "\n"
 
 
@@ -135,35 +140,31 @@ class Results:
     def write_tables(self) -> None:
         """The Markdown files, from the JSON files that are there."""
         kept = [Section.read(path) for path in sorted(self.folder.glob("*/*.json")) if ".worse" not in path.suffixes]
-        places = {}
-        for hardware, each in itertools.groupby(kept, key=lambda section: section.hardware):
+        links = {}
+        for place, each in itertools.groupby(kept, key=lambda section: section.place):
             sections = list(each)
-            places[hardware] = sections[0].path.parent.name
-            text = [f"# {hardware}\n", "Medians, 10th to 90th percentile.\n", *(s.markdown() for s in sections)]
-            _write(self.folder / places[hardware] / "README.md", "\n".join(text))
-        names = [f"[{hardware}]({place}/README.md)" for hardware, place in places.items()]
-        rows = [
-            "# Results",
-            "",
-            "What has a target, on every hardware that it was measured on. Behind a comma: of the whole grid.",
-            "",
-        ]
-        rows += [_row(["", *names, "target"]), _row(["---"] * (len(names) + 2))]
-        rows += [_row([name, *cells, target]) for name, target, cells in _headlines(kept, list(places))]
+            table = sections[0].path.parent / "README.md"
+            links[place] = f"[{place}]({table.as_posix()})"
+            text = [f"# {place}\n", "Medians, 10th to 90th percentile.\n", *(s.markdown() for s in sections)]
+            _write(self.folder / table, "\n".join(text))
+        rows = ["# Results", "", "What has a target, on every hardware that it was measured on.", ""]
+        rows += [_row(["", *links.values(), "target"]), _row(["---"] * (len(links) + 2))]
+        rows += [_row(cells) for cells in _headlines(kept, list(links))]
         _write(self.folder / "README.md", "\n".join(rows) + "\n")
 
 
-def _headlines(sections: Iterable[Section], hardware: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Name, target and a cell for each hardware, of every figure with a target."""
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+def _headlines(sections: Iterable[Section], places: Sequence[str]) -> Iterator[list[str]]:
+    """Name, a cell for each place, and target of every figure with a target, by title."""
+    found: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for section in sorted(sections, key=lambda section: not section.quick):
         for figure in section.figures:
             if figure.target is not None:
-                cells = found.setdefault((f"{section.title}: {figure.name}", figure.wanted), {})
-                cell = f"{figure.value:.2f}{'' if figure.reached else ' (missed)'}"
-                cells.setdefault(section.hardware, []).append(cell)
-    for (name, target), cells in sorted(found.items()):
-        yield name, target, [", ".join(cells.get(each, [])) for each in hardware]
+                cells = found.setdefault((section.title, figure.name, figure.wanted), {})
+                extent = "" if section.quick else " in full"
+                missed = "" if figure.reached else " (missed)"
+                cells.setdefault(section.place, []).append(f"{figure.value:.2f}{extent}{missed}")
+    for (title, name, target), cells in sorted(found.items(), key=lambda item: item[0][0]):
+        yield [f"{title}: {name}", *("; ".join(cells.get(place, [])) for place in places), target]
 
 
 def _row(cells: Iterable[str]) -> str:

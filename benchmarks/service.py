@@ -164,23 +164,23 @@ async def _crowd(
 ) -> tuple[dict[str, list[float]], dict[str, list[Sample]]]:
     """Evaluations a second by round, of the engine and each server; and the samples of all rounds.
 
-    A round lasts so many seconds, but at least twice as long as a job among so many.
+    A round counts so many seconds, but at least twice what a job among so many takes, after as long as one takes.
     """
     found: defaultdict[str, list[float]] = defaultdict(list)
     samples: defaultdict[str, list[Sample]] = defaultdict(list)
     for turn in range(rounds):
         found["engine"].append(alone())  # in the thread of the library, since OpenMP has helpers for each that computes
-        seconds = max(seconds, 2 * clients * (STEPS + 1) / found["engine"][-1])
-        ramp = seconds / 4
+        job = clients * (STEPS + 1) / found["engine"][-1]
+        window, ramp = max(seconds, 2 * job), max(seconds / 4, job)
         for name, senders in sorted(servers.items(), reverse=bool(turn % 2)):
             drive = Drive(senders["mixed"])
-            await drive.closed(clients, ramp + seconds)
+            await drive.closed(clients, ramp + window)
             refused = {sample.code for sample in drive.samples} - {"OK"}
             if refused:
                 raise RuntimeError(f"{name} answered with {', '.join(refused)}.")
             samples[name] += [sample for sample in drive.samples if sample.ended > ramp]
-            done = under_way([(sample.sent, sample.ended) for sample in drive.samples], ramp, ramp + seconds)
-            found[name].append(done * (STEPS + 1) / seconds)
+            done = under_way([(sample.sent, sample.ended) for sample in drive.samples], ramp, ramp + window)
+            found[name].append(done * (STEPS + 1) / window)
     return found, samples
 
 

@@ -80,7 +80,7 @@ class JobState:
     best_loss: float = math.inf
     best_probability: float = 0.0
     best_class: int = -1
-    """That the classifier sees in the x of lowest loss; -1 where that is not known, as from workers of an earlier version."""
+    """That is predicted for the x of lowest loss; -1 where that is not known, as from workers of an earlier version."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .frames import evenly, stride
 from .methods import TaskMethods
 from .requests import Box, ImageSource, Request
 from .results import Picture, Progress, Result
-from .tasks import class_seen, make_jobs, measures, prepare, ran_with
+from .tasks import make_jobs, measures, predicted_class, prepare, ran_with
 
 OnProgress = Callable[[Progress], None]
 
@@ -109,7 +109,7 @@ class Synthesizer(TaskMethods[Result]):
                     target=card.classes[job.target] if unit is None else str(unit),
                     seed=spec.seed,
                     index=job.index,
-                    predicted=card.classes[class_seen(job.problem, done.state, int(done.trace.seen[-1, 0]))],
+                    predicted=card.classes[predicted_class(job.problem, done.state, int(done.trace.predicted[-1, 0]))],
                     steps=steps,
                     losses=tuple(done.trace.loss[:, 0].tolist()),
                     probabilities=tuple(done.trace.probability[:, 0].tolist()),

@@ -286,13 +286,16 @@ def _state(entry: Mapping[str, Any], i: int, tensors: Mapping[str, NDArray[Any]]
     remaining = _get(entry, "remaining", int)
     if not 1 <= remaining <= MAX_EVALUATIONS:
         raise InvalidInput("remaining", f"is {remaining}; give 1 to {MAX_EVALUATIONS} evaluations.")
+    best_class = _get({"best_class": -1, **entry}, "best_class", int)
+    if not -1 <= best_class < 2**31:
+        raise InvalidInput("state.best_class", f"is {best_class}; give the index of a class, or -1.")
     return JobState(
         x=x,
         remaining=remaining,
         best_x=best_x,
         best_loss=_number(entry, "best_loss", math.inf, null=math.inf),
         best_probability=_number(entry, "best_probability", 0.0, null=0.0),
-        best_class=_get({"best_class": -1, **entry}, "best_class", int),
+        best_class=best_class,
     )
 
 

@@ -16,11 +16,11 @@ from .turn import Differentiable, turn
 
 @dataclass(frozen=True)
 class Trace:
-    """What each of k evaluations found, judged before its step: loss, target probability and class seen, [k, B]."""
+    """What each of k evaluations found, judged before its step: loss, target probability and predicted class, [k, B]."""
 
     loss: Tensor
     probability: Tensor
-    seen: Tensor
+    predicted: Tensor
 
     @classmethod
     def join(cls, parts: Sequence[Trace]) -> Trace:
@@ -45,7 +45,7 @@ def advance(
     if state.x.is_cuda:
         now, *traced = graphs.advance(classifier, problem, state, k, penalised=penalised, levels=levels)
         return now, Trace(*traced)
-    losses, probabilities, seen = [], [], []
+    losses, probabilities, predictions = [], [], []
     now = state
     for i in range(k):
         left = state.remaining - i
@@ -53,6 +53,6 @@ def advance(
         now, found = turn(classifier, problem, now, left > 0, moving, penalised=penalised, levels=levels)
         losses.append(found.loss)
         probabilities.append(found.probability)
-        seen.append(found.seen)
+        predictions.append(found.predicted)
     now = dataclasses.replace(now, remaining=(state.remaining - k).clamp_min(0))
-    return now, Trace(torch.stack(losses), torch.stack(probabilities), torch.stack(seen))
+    return now, Trace(torch.stack(losses), torch.stack(probabilities), torch.stack(predictions))

@@ -28,9 +28,10 @@ _ended: dict[torch.device, torch.cuda.Event] = {}
 def advance(
     classifier: Differentiable, problem: Problem, state: State, k: int, *, penalised: bool, levels: int | None
 ) -> tuple[State, Tensor, Tensor, Tensor]:
-    """`chunk.advance` on a GPU: the state, and loss, probability and class seen of each turn [k, B]. For the options see `turn`.
+    """`chunk.advance` on a GPU: the state, and loss, probability and predicted class of each turn [k, B].
 
-    Threads may share a classifier. Raises OutOfMemoryError where there is too little memory even without any graph.
+    For the options see `turn`. Threads may share a classifier. Raises OutOfMemoryError where there is too little memory even
+    without any graph.
     """
     with _lock:
         _wait_for_the_last(state.x.device)
@@ -95,7 +96,7 @@ class Board:
         self._problem = Problem(**{name: _like(value) for name, value in vars(problem).items()})
         self._state = State(**{name: _like(value, self.device) for name, value in vars(state).items()})
         self._found = torch.empty(2, len(state), device=self.device)
-        self._seen = torch.empty(len(state), dtype=torch.int64, device=self.device)
+        self._predicted = torch.empty(len(state), dtype=torch.int64, device=self.device)
         self._graphs: dict[bool, torch.cuda.CUDAGraph | None] = {}
 
     def graphs(self) -> list[torch.cuda.CUDAGraph]:
@@ -113,7 +114,7 @@ class Board:
             self._graphs[moving] = self._record(classifier, moving)
         self._fill(problem, state)
         found = torch.empty(k, *self._found.shape, device=self.device)
-        seen = torch.empty(k, *self._seen.shape, dtype=self._seen.dtype, device=self.device)
+        predicted = torch.empty(k, *self._predicted.shape, dtype=self._predicted.dtype, device=self.device)
         for i, moving in enumerate(kinds):
             graph = self._graphs[moving]
             if graph is None:
@@ -121,9 +122,9 @@ class Board:
             else:
                 graph.replay()
             found[i].copy_(self._found)
-            seen[i].copy_(self._seen)
+            predicted[i].copy_(self._predicted)
         kept = {name: value.clone() for name, value in vars(self._state).items() if name != "remaining"}
-        return State(**kept, remaining=(state.remaining - k).clamp_min(0)), found[:, 0], found[:, 1], seen
+        return State(**kept, remaining=(state.remaining - k).clamp_min(0)), found[:, 0], found[:, 1], predicted
 
     def _fill(self, problem: Problem, state: State) -> None:
         for ours, theirs in ((self._problem, problem), (self._state, state)):
@@ -138,7 +139,7 @@ class Board:
         left.sub_(1)
         self._found[0].copy_(found.loss)
         self._found[1].copy_(found.probability)
-        self._seen.copy_(found.seen)
+        self._predicted.copy_(found.predicted)
 
     def _record(self, classifier: Differentiable, moving: bool) -> torch.cuda.CUDAGraph | None:
         """None where it cannot be: its turns are launched kernel by kernel then. Raises OutOfMemoryError."""

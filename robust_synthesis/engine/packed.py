@@ -47,8 +47,7 @@ class PackedConv2d(nn.Module):
         same_size = all(2 * pad == size - 1 for pad, size in zip(self.geometry[0], self.weight.shape[2:], strict=True))
         self._mirrored = same_size and conv.stride == conv.dilation == (1, 1)
         """Whether the gradient is a convolution, too, with mirrored weights; else it is a transposed one."""
-        self._forward = _Orders(self._reordered)
-        self._backward = _Orders(self._reordered_mirrored if self._mirrored else self._reordered_transposed)
+        self._forward, self._backward = _Orders(), _Orders()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() > MOST * x.shape[1] or torch.compiler.is_compiling():
@@ -57,40 +56,38 @@ class PackedConv2d(nn.Module):
         return cast(Tensor, _Convolution.apply(x, self))  # type: ignore[no-untyped-call]
 
     def convolve(self, x: Tensor) -> Tensor:
-        return self._run(x, self._forward, self.bias)
+        return self._run(x, self._forward.of(x.shape, lambda: self._reordered(self.weight, x.shape)), self.bias)
 
     def gradient(self, y: Tensor, size: Sequence[int]) -> Tensor:
         """Of an input of so many rows and columns, from that of the output."""
         if self._mirrored:
-            return self._run(y, self._backward, None)
+            weight = self._backward.of(y.shape, lambda: self._reordered(self._mirror(), y.shape))
+            return self._run(y, weight, None)
         padding, stride, dilation = self.geometry
         sizes = zip(size, y.shape[2:], self.weight.shape[2:], *self.geometry, strict=True)
         # What a convolution does not see of its input at the far edge.
         rest = [of - ((to - 1) * step - 2 * pad + gap * (size - 1) + 1) for of, to, size, pad, step, gap in sizes]
-        run = torch.ops.mkldnn._convolution_transpose_pointwise.default
-        weight = self._backward.of(y.shape, *rest)
+        reorder, run = (
+            torch.ops.mkldnn._reorder_convolution_transpose_weight,
+            torch.ops.mkldnn._convolution_transpose_pointwise.default,
+        )
+        weight = self._backward.of(
+            (*y.shape, *rest), lambda: reorder(self.weight, padding, rest, stride, dilation, 1, y.shape)
+        )
         return cast(Tensor, run(y, weight, None, padding, rest, stride, dilation, 1, "none", [], ""))
 
-    def _reordered(self, size: torch.Size) -> Tensor:
-        return self._reorder(self.weight, size)
+    def _mirror(self) -> Tensor:
+        return self.weight.flip(2, 3).transpose(0, 1).contiguous()
 
-    def _reordered_mirrored(self, size: torch.Size) -> Tensor:
-        return self._reorder(self.weight.flip(2, 3).transpose(0, 1).contiguous(), size)
-
-    def _reorder(self, weight: Tensor, size: torch.Size) -> Tensor:
+    def _reordered(self, weight: Tensor, size: torch.Size) -> Tensor:
         padding, stride, dilation = self.geometry
         reorder = torch.ops.mkldnn._reorder_convolution_weight
         return cast(Tensor, reorder(weight, padding, stride, dilation, 1, size))
 
-    def _reordered_transposed(self, size: torch.Size, *rest: int) -> Tensor:
-        padding, stride, dilation = self.geometry
-        reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
-        return cast(Tensor, reorder(self.weight, padding, rest, stride, dilation, 1, size))
-
-    def _run(self, x: Tensor, orders: _Orders, bias: Tensor | None) -> Tensor:
+    def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding, stride, dilation = self.geometry
         run = torch.ops.mkldnn._convolution_pointwise.default
-        return cast(Tensor, run(x, orders.of(x.shape), bias, padding, stride, dilation, 1, "none", [], ""))
+        return cast(Tensor, run(x, weight, bias, padding, stride, dilation, 1, "none", [], ""))
 
 
 class _Orders:
@@ -99,18 +96,17 @@ class _Orders:
     In another it would reorder them after all, at every call, and for some orders without a fast kernel: with AVX2 in 25 ms.
     """
 
-    def __init__(self, reorder: Callable[..., Tensor]) -> None:
-        self._reorder = reorder
-        self._found: dict[tuple[Any, ...], Tensor] = {}
+    def __init__(self) -> None:
+        self._found: dict[Sequence[int], Tensor] = {}
         self._kept: dict[bytes, Tensor] = {}
 
-    def of(self, size: torch.Size, *rest: int) -> Tensor:
-        """For an input of a size, and whatever else `reorder` wants to know."""
-        found = self._found.get((size, *rest))
+    def of(self, size: Sequence[int], reorder: Callable[[], Tensor]) -> Tensor:
+        """In the order for a size, whose weights `reorder` makes."""
+        found = self._found.get(size)
         if found is None:
-            weight = self._reorder(size, *rest)
+            weight = reorder()
             order = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
-            found = self._found[size, *rest] = self._kept.setdefault(order, weight)
+            found = self._found[size] = self._kept.setdefault(order, weight)
         return found
 
 

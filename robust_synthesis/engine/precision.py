@@ -12,7 +12,7 @@ import torch
 from ..errors import InvalidInput
 from ..precisions import PRECISIONS
 from .instructions import cpu_has
-from .quantised import Quantisation, QuantisedConv2d
+from .quantised import SIGNED_MAX, Quantisation, QuantisedConv2d
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
@@ -91,8 +91,8 @@ def multiplies_int8(device: torch.device) -> bool:
 def _writes_int8() -> bool:
     """Whether its convolutions of bytes write int8 where they are told to: before torch 2.9 they wrote uint8, without a word."""
     ones = torch.ones(1, 16, 1, 1, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    minus = QuantisedConv2d(-torch.ones(16, 16, 1, 1), None, 1, 0, Quantisation(1.0))
     try:
+        minus = QuantisedConv2d(-torch.ones(16, 16, 1, 1), None, 1, 0, Quantisation(1.0), largest=SIGNED_MAX)
         found = minus(ones, Quantisation.signed(16))
     except RuntimeError:
         return False

@@ -129,7 +129,7 @@ class State(_Batch):
     best_probability: Tensor
     """[B], softmax probability of the target at `best_x`."""
     best_class: Tensor
-    """[B] int64, class that the classifier sees in `best_x`; -1 where that is not known."""
+    """[B] int64, class that is predicted for `best_x`; -1 where that is not known."""
     remaining: Tensor
     """[B] int64, on the CPU: evaluations still to do. T steps need T + 1, because the last x is judged too."""
 

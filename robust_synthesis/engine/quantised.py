@@ -103,9 +103,9 @@ def weight_max() -> int:
 
     Without VNNI it adds up pairs of them in 16 bits, which saturate.
     """
-    ones = QuantisedConv2d(torch.ones(16, 16, 1, 1), None, 1, 0, Quantisation(1.0), largest=SIGNED_MAX)
-    white = torch.full((1, 16, 1, 1), UNSIGNED_MAX, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    exact = 16.0 * UNSIGNED_MAX
+    ones = QuantisedConv2d(torch.ones(32, 64, 3, 3), None, 1, 0, Quantisation(1.0), largest=SIGNED_MAX)
+    white = torch.full((1, 64, 5, 5), UNSIGNED_MAX, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    exact = 64.0 * 9 * UNSIGNED_MAX
     return SIGNED_MAX if bool((ones(white, torch.float32) > 0.99 * exact).all()) else PAIRED_MAX
 
 

@@ -26,11 +26,11 @@ class Differentiable(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is found at x: loss, target probability and class seen [B], and the loss's gradient [B, 3, H, W] if asked for."""
+    """What is found at x: loss, target probability and predicted class [B], and the loss's gradient [B, 3, H, W] if asked for."""
 
     loss: Tensor
     probability: Tensor
-    seen: Tensor
+    predicted: Tensor
     gradient: Tensor | None
 
 
@@ -61,7 +61,7 @@ def evaluate(
             outside = (x - problem.center).mul_(free)
             loss = loss + problem.penalty_weight * outside.square().mean(dim=(1, 2, 3))
             if towards_x is not None:
-                towards_x = towards_x.add_(outside.mul_(free * per_sample(2 * problem.penalty_weight / x[0].numel())))
+                towards_x = towards_x + outside.mul_(free * per_sample(2 * problem.penalty_weight / x[0].numel()))
         return Evaluation(loss, log_probability.squeeze(1).exp(), logits.argmax(1), towards_x)
 
 
@@ -94,7 +94,7 @@ def turn(
         best_x=torch.where(per_sample(better), state.x, state.best_x),
         best_loss=torch.where(better, found.loss, state.best_loss),
         best_probability=torch.where(better, found.probability, state.best_probability),
-        best_class=torch.where(better, found.seen, state.best_class),
+        best_class=torch.where(better, found.predicted, state.best_class),
         remaining=state.remaining,
     )
     return after, found

@@ -17,8 +17,8 @@ def ran_with(spec: Spec, job: Job, classes: Sequence[str]) -> dict[str, Any]:
     return ran if ran.get("unit") is not None else ran | {"target": classes[job.target]}
 
 
-def class_seen(problem: Problem, state: State, last: int) -> int:
-    """Index of the class that the classifier sees in the result of a finished job; -1 where that is not known.
+def predicted_class(problem: Problem, state: State, last: int) -> int:
+    """Index of the class that is predicted for the result of a finished job; -1 where that is not known.
 
     `last` is that of the last x.
     """

@@ -20,7 +20,7 @@ from ..engine.classifier import Classifier
 from ..engine.problem import Problem, State
 from ..engine.run import pad
 from ..errors import InvalidInput
-from ..tasks import class_seen, measures, prepare
+from ..tasks import measures, predicted_class, prepare
 from ..wire import decode, encode_error, encode_reply
 from .failures import NOT_A_NUMBER, failure_of
 from .helpers import helpers
@@ -161,7 +161,7 @@ class Compute:
             ended = [job for job in jobs if len(job.loss) == job.todo]
             for job in ended:
                 if job.finished:
-                    job.finishing = self._helpers.submit(self._finish, job, self._class_seen(job))
+                    job.finishing = self._helpers.submit(self._finish, job, self._predicted(job))
             pause([job for job in ended if not job.finished])
 
     def _evaluate(self, jobs: Sequence[Member], k: int) -> None:
@@ -171,22 +171,22 @@ class Compute:
             Problem.stack([job.problem for job in jobs]), State.stack([job.state for job in jobs]), self._sizes
         )
         state, trace = advance(self.classifier, problem, state, k)
-        loss, probability, seen = trace.loss.cpu(), trace.probability.cpu(), trace.seen.cpu()
+        loss, probability, predicted = trace.loss.cpu(), trace.probability.cpu(), trace.predicted.cpu()
         self.last_batches.append((len(state), k, time.perf_counter() - started))
         for i, job in enumerate(jobs):
             evaluations = min(k, int(job.state.remaining))
             job.state = state.rows(slice(i, i + 1))
             job.loss += loss[:evaluations, i].tolist()
             job.probability += probability[:evaluations, i].tolist()
-            job.seen = int(seen[evaluations - 1, i])
+            job.predicted = int(predicted[evaluations - 1, i])
 
-    def _class_seen(self, job: Member) -> str:
-        """By the classifier in the result; it looks once more where the best x comes from a worker that did not say."""
+    def _predicted(self, job: Member) -> str:
+        """The class of the result; one more look where its best x comes from a worker that did not say."""
         classes = self.classifier.card.classes
-        seen = class_seen(job.problem, job.state, job.seen)
-        if not 0 <= seen < len(classes):
-            seen = int(self.classifier.probabilities(job.state.result(job.problem)).argmax())
-        return classes[seen]
+        found = predicted_class(job.problem, job.state, job.predicted)
+        if not 0 <= found < len(classes):
+            found = int(self.classifier.probabilities(job.state.result(job.problem)).argmax())
+        return classes[found]
 
     def _reply(self, member: Member | JobReply) -> JobReply:
         if isinstance(member, JobReply):
@@ -212,8 +212,8 @@ class Compute:
         self._problems.pop(job.address)
         return reply
 
-    def _finish(self, job: Member, seen: str) -> JobReply:
-        """From here on the computing thread need not do anything for it; `seen` is the class that the classifier sees in it."""
+    def _finish(self, job: Member, predicted: str) -> JobReply:
+        """What to say of it, which a helper makes while the computing thread goes on."""
         if bool(job.problem.use_best) and not job.improved and job.part.state and job.part.state.best_x is None:
             raise InvalidInput("best_x", "is missing; send it with the bundle that finishes a job.")
         result: Tensor = job.state.result(job.problem)[0].cpu()
@@ -227,7 +227,7 @@ class Compute:
             loss=job.loss,
             probability=job.probability,
             picture=imaging.encode(picture, output.format, output.quality),
-            report={"predicted": seen, **measures(job.problem, job.state, job.probability[-1])},
+            report={"predicted": predicted, **measures(job.problem, job.state, job.probability[-1])},
         )
 
 

@@ -51,8 +51,8 @@ class Member:
     started: Mapping[str, Any] = field(default_factory=dict)
     loss: list[float] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
-    seen: int = -1
-    """Class that the classifier saw at the last evaluation."""
+    predicted: int = -1
+    """Class at the last evaluation."""
     failure: Failure | None = None
     finishing: Future[JobReply] | None = None
     """What to say of one that has ended; a helper makes it while other jobs go on."""

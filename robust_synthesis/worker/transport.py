@@ -107,7 +107,7 @@ def job_states(state: State, *, with_best: Sequence[bool]) -> list[JobState]:
     """One for each row of a batch, as it travels."""
     x = to_levels(state.x)
     best_x = to_levels(state.best_x) if any(with_best) else x
-    loss, probability, seen = (x.tolist() for x in (state.best_loss, state.best_probability, state.best_class))
+    loss, probability, predicted = (x.tolist() for x in (state.best_loss, state.best_probability, state.best_class))
     return [
         JobState(
             x=x[i],
@@ -115,7 +115,7 @@ def job_states(state: State, *, with_best: Sequence[bool]) -> list[JobState]:
             best_x=best_x[i] if with_best[i] else None,
             best_loss=loss[i],
             best_probability=probability[i],
-            best_class=seen[i],
+            best_class=predicted[i],
         )
         for i, remaining in enumerate(state.remaining.tolist())
     ]

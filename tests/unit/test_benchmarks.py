@@ -78,6 +78,13 @@ def test_within_the_spread_or_elsewhere_nothing_is_worse(tmp_path: Path, other: 
     assert Section.read(path) == other
 
 
+def test_a_gpu_is_the_same_beside_another_cpu(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    first = results.write(section(figure(2), hardware="A GPU; a CPU, 2 threads"))
+    worse = results.write(section(figure(1), hardware="A GPU; another CPU, 16 threads"))
+    assert (first.parent.name, worse.name) == ("a-gpu", "engine.worse.json")
+
+
 def test_the_table_says_which_targets_were_missed() -> None:
     text = section(figure(2, target=2.5), figure(3, target=2.5), figure(2, target=2.5, higher=False)).markdown()
     assert text.count("at least 2.5 (missed)") == 1
@@ -101,7 +108,7 @@ def test_headline_figures_of_all_hardware_are_side_by_side(tmp_path: Path) -> No
     results.write(section(figure(3, target=2.5), hardware="Ours (AVX2), 2 threads"))
     results.write(replace(section(figure(7)), name="roofline", title="Roofline"))
     (row,) = [line for line in (tmp_path / "README.md").read_text().splitlines() if "Engine: b" in line]
-    assert row == "| Engine: b | 2.00 (missed), 2.75 | 3.00 | at least 2.5 |"
+    assert row == "| Engine: b | 2.00 (missed); 2.75 in full | 3.00 | at least 2.5 |"
     assert "(ours-avx2-2-threads/README.md)" in (tmp_path / "README.md").read_text()
     assert "Roofline" not in (tmp_path / "README.md").read_text()
 

@@ -235,7 +235,7 @@ def test_the_best_picture_is_the_one_whose_own_loss_was_lowest(classifier: Class
     assert torch.equal(state.best_x, recorder.seen[best])
     assert float(state.best_loss) == float(trace.loss[best, 0])
     assert float(state.best_probability) == float(trace.probability[best, 0])
-    assert int(state.best_class) == int(trace.seen[best, 0]) == int(classifier.probabilities(state.best_x).argmax())
+    assert int(state.best_class) == int(trace.predicted[best, 0]) == int(classifier.probabilities(state.best_x).argmax())
     assert torch.equal(state.result(problem), state.best_x)
 
 
@@ -278,6 +278,7 @@ def test_a_finished_job_stays_as_it_is_while_its_neighbours_go_on(classifier: Cl
     later, _ = advance(classifier, problem, done, 6)
     assert done.remaining.tolist() == [0, 6]
     assert later.remaining.tolist() == [0, 0]
+    assert later.best_class[0] == done.best_class[0]
     for name in ("x", "best_x", "best_loss", "best_probability"):
         assert torch.equal(getattr(later, name)[0], getattr(done, name)[0]), name
         assert not torch.equal(getattr(later, name)[1], getattr(done, name)[1]), name

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load, save
 
+from benchmarks import simulated
 from robust_synthesis import imaging, specs
 from robust_synthesis.batch_sizes import FINE, POWERS, padded
 from robust_synthesis.bundle import (
@@ -30,11 +31,13 @@ from robust_synthesis.bundle import (
     JobState,
     Output,
 )
+from robust_synthesis.engine.chunk import advance
 from robust_synthesis.engine.classifier import Classifier
 from robust_synthesis.engine.problem import LEVELS
 from robust_synthesis.errors import InvalidInput
 from robust_synthesis.library import Synthesizer
 from robust_synthesis.requests import Request
+from robust_synthesis.tasks import make_jobs, prepare
 from robust_synthesis.testing import mask, picture, tiny_classifier
 from robust_synthesis.wire import decode_reply, encode
 from robust_synthesis.worker import compute as compute_module
@@ -135,7 +138,29 @@ def test_a_job_is_the_librarys_bit_for_bit_however_it_is_cut(classifier: Classif
         assert reply.report["probability_after"] == expected.probability_after
 
 
-def test_the_class_seen_in_a_result_is_said_also_where_the_worker_before_did_not_say_it(
+@pytest.mark.parametrize("use_best", [True, False])
+def test_the_predicted_class_is_the_classifiers_for_the_result(classifier: Classifier, use_best: bool) -> None:
+    # Steps as long as these lead past the best picture.
+    spec = specs.Generate(
+        target="circle", seed=2, start="noise", steps=9, step_size=25, epsilon=30, use_best=use_best, exact=True
+    )
+    prepared = prepare(Request(spec=spec), classifier.card)
+    (job,) = make_jobs(spec, prepared.inputs, classifier)
+    state, trace = advance(classifier, job.problem, job.state, 10)
+    assert int(trace.loss.argmin()) < 9
+    (reply,) = ask(Compute(classifier), [start(Request(spec=spec))])
+    expected = int(classifier.probabilities(state.result(job.problem)).argmax())
+    assert reply.report["predicted"] == classifier.card.classes[expected]
+
+
+def test_a_worker_whose_steps_sleep_pauses_its_jobs(classifier: Classifier) -> None:
+    with simulated.sleeping(0.0):
+        (reply,) = ask(Compute(classifier), [start(REQUESTS[0], steps=2)])
+    assert reply.state is not None
+    assert reply.state.best_class == 0
+
+
+def test_the_predicted_class_is_said_also_where_the_worker_before_did_not_say_it(
     classifier: Classifier,
 ) -> None:
     (begun,) = ask(Compute(classifier), [JobPart(4, REQUESTS[0], exact=True)])
@@ -315,17 +340,25 @@ def test_a_tensor_that_is_missing_fails_its_job_alone_and_is_named(compute: Comp
     assert failed.failure.field == name.removeprefix("problem.")
 
 
-@pytest.mark.parametrize("field", ["best_loss", "best_probability"])
+@pytest.mark.parametrize("field", ["best_loss", "best_probability", "best_class"])
 def test_a_number_that_is_none_fails_its_job_alone_and_is_named(compute: Compute, field: str) -> None:
     (begun,) = ask(compute, [JobPart(2, REQUESTS[0])])
     assert begun.state is not None
     going_on = JobPart(
-        2, None, 0, dataclasses.replace(begun.state, best_loss=0.125, best_probability=0.375), begun.problem
+        2,
+        None,
+        0,
+        dataclasses.replace(begun.state, best_loss=0.125, best_probability=0.375, best_class=2147483647),
+        begun.problem,
     )
     data = encode(Bundle("tiny", [start(REQUESTS[0]), going_on]))
-    number = {"best_loss": b"0.125", "best_probability": b"0.375"}[field]
+    number, none = {
+        "best_loss": (b"0.125", b"NaN  "),
+        "best_probability": (b"0.375", b"NaN  "),
+        "best_class": (b"2147483647", b"9999999999"),
+    }[field]
     assert data.count(number) == 1
-    whole, failed = decode_reply(compute.run(data.replace(number, b"NaN  "))).jobs
+    whole, failed = decode_reply(compute.run(data.replace(number, none))).jobs
     assert whole.picture
     assert failed.failure is not None
     assert failed.failure.field == f"state.{field}"

@@ -50,7 +50,7 @@ def assert_equal(found: tuple[State, Trace], wanted: tuple[State, Trace]) -> Non
         assert torch.equal(getattr(found[0], name), getattr(wanted[0], name)), name
     assert torch.equal(found[1].loss, wanted[1].loss)
     assert torch.equal(found[1].probability, wanted[1].probability)
-    assert torch.equal(found[1].seen, wanted[1].seen)
+    assert torch.equal(found[1].predicted, wanted[1].predicted)
 
 
 def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:

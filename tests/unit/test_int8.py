@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,26 +201,34 @@ def test_the_largest_sums_are_exact(sign: int) -> None:
     assert torch.allclose(conv(white, torch.float32), torch.tensor(sign * 255.0 * 64 * 9), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("summed", "expected"), [(1.0, SIGNED_MAX), (0.5, PAIRED_MAX)])
+@pytest.fixture
+def unprobed() -> Iterator[None]:
+    """The CPU is probed within the test, and again after it."""
+    probes = weight_max, precision._writes_int8
+    for probe in probes:
+        probe.cache_clear()
+    yield
+    for probe in probes:
+        probe.cache_clear()
+
+
+@pytest.mark.usefixtures("unprobed")
+@pytest.mark.parametrize(("share", "expected"), [(1.0, SIGNED_MAX), (0.5, PAIRED_MAX)])
 def test_weights_are_coarser_where_sums_of_pairs_saturate(
-    summed: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    share: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = torch.full((1, 16, 1, 1), summed * 16 * 255)
-    with monkeypatch.context() as patched:
-        patched.setattr(QuantisedConv2d, "__call__", lambda *_: found)
-        weight_max.cache_clear()
-        assert weight_max() == expected
-    weight_max.cache_clear()
+    found = torch.full((1, 32, 3, 3), share * 64 * 9 * 255)
+    monkeypatch.setattr(QuantisedConv2d, "__call__", lambda *_: found)
+    assert weight_max() == expected
 
 
+@pytest.mark.usefixtures("unprobed")
 def test_a_torch_that_writes_uint8_for_int8_does_not_compute_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     written = torch.zeros(1, 16, 1, 1, dtype=torch.uint8)
-    with monkeypatch.context() as patched:
-        patched.setattr(QuantisedConv2d, "__call__", lambda *_: written)
-        precision._writes_int8.cache_clear()
-        assert not precision.multiplies_int8(CPU)
-    precision._writes_int8.cache_clear()
     assert precision.multiplies_int8(CPU)
+    precision._writes_int8.cache_clear()
+    monkeypatch.setattr(QuantisedConv2d, "__call__", lambda *_: written)
+    assert not precision.multiplies_int8(CPU)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,14 +63,15 @@ def test_a_packed_network_leaves_the_other_as_it_was_and_shares_its_parameters()
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("count", [1, MOST // 32**2])
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_weights_are_not_reordered_at_every_step(
-    count: int, dtype: torch.dtype, capfd: pytest.CaptureFixture[str]
+    block: str, count: int, dtype: torch.dtype, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this CPU has no bf16")
-    wide = {"kind": "resnet", "depths": [1, 1, 1], "width": 64}
+    wide = {"kind": "resnet", "block": block, "depths": [1, 1, 1], "width": 64}
     network = fold(tiny_network(architecture=wide)).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = re.compile(r",reorder,.*,(64x64|128x64|128x128|256x128|256x256)x3x3,")
+    weights = re.compile(r",reorder,.*,\d{2,}x\d+x([13])x\1,")
 
     def reordered(of: Network) -> int:
         answers(of, count, dtype)
@@ -79,6 +82,22 @@ def test_weights_are_not_reordered_at_every_step(
 
     assert reordered(network) >= 8
     assert reordered(packed(network)) == 0
+
+
+def test_a_convolution_that_is_not_used_any_more_gives_its_memory_back_at_once() -> None:
+    """Without waiting for a collection, which leaves out what a ready process has."""
+    for stride in (1, 2):
+        conv = torch.nn.Conv2d(4, 8, 3, stride, 1).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        here = PackedConv2d(conv)
+        y = here.convolve(torch.rand(1, 4, 8, 8))
+        here.gradient(y, (8, 8))
+        kept = weakref.ref(here)
+        gc.disable()
+        try:
+            del here
+            assert kept() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -41,9 +41,9 @@ def patch(compute: Any) -> None:
             evaluations = min(k, int(job.state.remaining))
             job.loss += [1.0] * evaluations
             job.probability += [0.5] * evaluations
-            job.seen = 0
+            job.predicted = 0
             remaining = job.state.remaining - evaluations
-            job.state = replace(job.state, remaining=remaining, best_loss=zero, best_class=zero)
+            job.state = replace(job.state, remaining=remaining, best_loss=zero, best_class=zero.long())
 
     def delayed(self: Any, jobs: Sequence[Any], k: int) -> None:
         evaluate(self, jobs, k)
