@@ -235,7 +235,9 @@ def test_the_best_picture_is_the_one_whose_own_loss_was_lowest(classifier: Class
     assert torch.equal(state.best_x, recorder.seen[best])
     assert float(state.best_loss) == float(trace.loss[best, 0])
     assert float(state.best_probability) == float(trace.probability[best, 0])
-    assert int(state.best_class) == int(trace.predicted[best, 0]) == int(classifier.probabilities(state.best_x).argmax())
+    assert (
+        int(state.best_class) == int(trace.predicted[best, 0]) == int(classifier.probabilities(state.best_x).argmax())
+    )
     assert torch.equal(state.result(problem), state.best_x)
 
 
