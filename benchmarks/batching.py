@@ -53,6 +53,8 @@ DELAYS = (0.0, 0.1)
 """Seconds that a batch of whole requests waits for more: not at all, and TorchServe's own default."""
 CROWD = 32
 """Callers at a time that keep an engine busy with full batches."""
+ARRIVALS = 40
+"""At least, in a round."""
 TARGET = 1.5
 Submit = Callable[[specs.Spec], Awaitable[object]]
 
@@ -171,11 +173,13 @@ async def _compare(
             sides[leaving] = await stack.enter_async_context(whole(folder, largest, 0.0, leave=True))
         senders = {name: _sending(submit, folder.card.classes) for name, submit in sides.items()}
         rates: defaultdict[str, list[float]] = defaultdict(list)
-        for turn in range(-1, 2):
-            for name in ("joined", plain[0]):
-                rate = await _throughput(senders[name], 1.0 if turn < 0 else 3.0)
-                rates[name] += [rate] * (turn >= 0)
+        busy = ("joined", plain[0])
+        window = max(3.0, *[2 * (await _throughput(senders[name], 1.0))[1] for name in busy])
+        for _ in range(2):
+            for name in busy:
+                rates[name].append((await _throughput(senders[name], window))[0])
         load = LOAD * Spread.of(rates["joined"]).median
+        seconds = max(seconds, ARRIVALS / load)
         latencies: defaultdict[str, list[list[float]]] = defaultdict(list)
         for turn in range(rounds):
             for name, send in sorted(senders.items(), reverse=bool(turn % 2)):
@@ -226,8 +230,9 @@ def _sending(submit: Submit, classes: tuple[str, ...]) -> Send:
     return send
 
 
-async def _throughput(send: Send, seconds: float) -> float:
-    """Jobs a second with callers enough."""
+async def _throughput(send: Send, seconds: float) -> tuple[float, float]:
+    """Jobs a second with callers enough, and how long a job took."""
     drive, ramp = Drive(send), seconds / 4
     await drive.closed(CROWD, ramp + seconds)
-    return under_way([(sample.sent, sample.ended) for sample in drive.samples], ramp, ramp + seconds) / seconds
+    done = under_way([(sample.sent, sample.ended) for sample in drive.samples], ramp, ramp + seconds)
+    return done / seconds, Spread.of([sample.latency for sample in drive.samples]).median

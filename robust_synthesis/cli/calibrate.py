@@ -14,7 +14,7 @@ def add_parser(verbs: Any) -> None:
         "calibrate",
         help="let a classifier compute in int8",
         description="Measure how large activations and gradients become while the classifier paints, and write it on its card. "
-        "CPUs with AVX2 then take a step of a full batch in about half the time of fp32, with VNNI in two thirds of that of bf16. "
+        "CPUs with AVX2 then take a step of a full batch in about half the time of fp32, with VNNI two thirds of that of bf16. "
         "train and import do this themselves; it needs no data.",
     )
     parser.set_defaults(run=run, extra="train")
