@@ -270,7 +270,7 @@ def test_a_gateway_that_is_told_to_stop_under_load_gives_every_accepted_call_its
     async def scenario() -> tuple[int, float]:
         async with asyncio.timeout(SECONDS):
             running = asyncio.create_task(crowd.run())
-            while crowd.accepted < CLIENTS + 8:
+            while crowd.accepted < CLIENTS + 8 or crowd.accepted - crowd.finished < CLIENTS / 2:
                 await asyncio.sleep(0.02)
             under_way, stopped = crowd.accepted - crowd.finished, time.monotonic()
             server.process.send_signal(signal.SIGTERM)
@@ -285,7 +285,6 @@ def test_a_gateway_that_is_told_to_stop_under_load_gives_every_accepted_call_its
     print(f"\n{under_way} calls under way at the signal, gone {seconds:.1f} s later; refused: {dict(crowd.refused)}")
     assert crowd.lost == []
     assert crowd.accepted == crowd.finished
-    assert under_way >= CLIENTS / 2
     assert seconds < GRACE
     assert crowd.refused.total() == CLIENTS
     assert all(refusal.startswith("UNAVAILABLE: ") for refusal in crowd.refused)

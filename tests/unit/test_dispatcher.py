@@ -294,7 +294,10 @@ def test_a_job_that_comes_before_the_next_bundle_is_sent_joins_it() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_becomes_of_workers_every_picture_is_the_one_that_was_asked_for(seed: int) -> None:
-    """Workers die, forget, are busy, and hold or do not hold, while bundles follow each other."""
+    """Workers die, forget, are busy, and hold or do not hold, while bundles follow each other.
+
+    One job in 50,000 is alone with a worker that dies three times in a row, and given up.
+    """
 
     async def main() -> None:
         rng = random.Random(seed)
@@ -327,9 +330,10 @@ def test_whatever_becomes_of_workers_every_picture_is_the_one_that_was_asked_for
                 steps = asked[number]
                 assert found(result) == expected(seed=number, steps=steps)
                 assert len(result.pictures[0].loss) == steps + 1
-            else:
+            elif not isinstance(result, JobLost):
                 assert isinstance(result, Cancelled)
                 assert number in left
+        assert sum(isinstance(result, JobLost) for result in results) <= 1
 
     run(main())
 
