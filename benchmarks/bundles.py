@@ -2,8 +2,7 @@
 
 A step sleeps as long whatever the batch, as a GPU computes (2.5 ms at 64 pixels, 15 ms at 224), which leaves the CPU to the
 transport. Callers make one job of 60 steps after the other. The ideal is a worker that does nothing but steps, in full batches,
-so that starting jobs and encoding PNG files count against it, too. `busy` is the share of time in
-which the worker had a bundle.
+so that starting jobs and encoding PNG files count against it, too. `busy` is the share of time in which the worker had a bundle.
 """
 
 from __future__ import annotations

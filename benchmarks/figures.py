@@ -147,7 +147,12 @@ class Results:
             links[place] = f"[{place}]({table.as_posix()})"
             text = [f"# {place}\n", "Medians, 10th to 90th percentile.\n", *(s.markdown() for s in sections)]
             _write(self.folder / table, "\n".join(text))
-        rows = ["# Results", "", "What has a target, on every hardware that it was measured on.", ""]
+        rows = [
+            "# Results",
+            "",
+            "What has a target, on every hardware that it was measured on. *In full* is the whole grid.",
+            "",
+        ]
         rows += [_row(["", *links.values(), "target"]), _row(["---"] * (len(links) + 2))]
         rows += [_row(cells) for cells in _headlines(kept, list(links))]
         _write(self.folder / "README.md", "\n".join(rows) + "\n")

@@ -1,4 +1,4 @@
-"""Whether rounding shows: the same generation jobs in bf16, in int8 and in fp32, as an independent judge sees them."""
+"""Whether rounding shows: the same generation jobs in fp32, and in what is faster here, as an independent judge sees them."""
 
 from __future__ import annotations
 
