@@ -67,10 +67,8 @@ class PackedConv2d(nn.Module):
         sizes = zip(size, y.shape[2:], self.weight.shape[2:], *self.geometry, strict=True)
         # What a convolution does not see of its input at the far edge.
         rest = [of - ((to - 1) * step - 2 * pad + gap * (size - 1) + 1) for of, to, size, pad, step, gap in sizes]
-        reorder, run = (
-            torch.ops.mkldnn._reorder_convolution_transpose_weight,
-            torch.ops.mkldnn._convolution_transpose_pointwise.default,
-        )
+        reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
+        run = torch.ops.mkldnn._convolution_transpose_pointwise.default
         weight = self._backward.of(
             (*y.shape, *rest), lambda: reorder(self.weight, padding, rest, stride, dilation, 1, y.shape)
         )
