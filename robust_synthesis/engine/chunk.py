@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import graphs
-from .problem import LEVELS, Problem, State
+from .problem import LEVELS, Problem, Rows, State
 from .turn import Differentiable, turn
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Rows):
     """What each of k evaluations found, judged before its step: loss, target probability and predicted class, [k, B]."""
 
     loss: Tensor
     probability: Tensor
     predicted: Tensor
 
-    @classmethod
-    def join(cls, parts: Sequence[Trace]) -> Trace:
-        """One after the other, on the CPU."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in names})
+    def cpu(self) -> Trace:
+        return Trace(**{name: value.cpu() for name, value in vars(self).items()})
 
     def of(self, rows: slice, evaluations: int) -> Trace:
         """The first evaluations of some jobs."""

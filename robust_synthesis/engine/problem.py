@@ -25,7 +25,9 @@ def quantise(x: Tensor, levels: int = LEVELS) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Rows:
+    """Tensors that have their first dimension in common."""
+
     def __len__(self) -> int:
         return len(next(iter(vars(self).values())))
 
@@ -39,7 +41,7 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class Problem(_Batch):
+class Problem(Rows):
     """The objective and the ball of B jobs: l = a CE(logits, target) + b latent[unit] + c mean(((x0 - x)(1 - M))^2).
 
     Coefficients carry the sign: every job *minimises* its loss.
@@ -117,7 +119,7 @@ class Problem(_Batch):
 
 
 @dataclass(frozen=True)
-class State(_Batch):
+class State(Rows):
     """Where B jobs stand."""
 
     x: Tensor

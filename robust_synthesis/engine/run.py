@@ -93,7 +93,7 @@ def run(
                         pictures=state.x[:count].cpu(),
                     )
                 )
-        trace = Trace.join(traces)
+        trace = Trace.stack(traces).cpu()
         state = state.to(torch.device("cpu"))
         for i in range(len(members)):
             evaluations = int(members[i][1].remaining)
