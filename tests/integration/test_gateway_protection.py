@@ -143,6 +143,20 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def _most_work(here: Scene, condition: Callable[[], bool]) -> int:
+    """The most evaluations that the gateway has before it at a time, until the condition holds."""
+    most, card = 0, here.worker.models()[0].card
+
+    def holds() -> bool:
+        nonlocal most
+        jobs = [job.candidate for ticket in here.gateway.dispatcher.requests for job in ticket.jobs]
+        most = max(most, sum(job.evaluations(card) for job in jobs))
+        return condition()
+
+    await _until(holds)
+    return most
+
+
 # Who calls.
 
 
@@ -265,10 +279,10 @@ def test_beyond_its_bound_the_queue_refuses_and_says_when_to_come_back() -> None
         async with scene(queue_seconds=1, step=0.01) as here:
             caller = await here.caller()
             calls = [asyncio.ensure_future(refused_or_result(caller.generate(steps=99))) for _ in range(64)]
-            results = await asyncio.gather(*calls)
-            taken = [result for result in results if result is None]
-            overloads = [result for result in results if result is not None]
-            assert 16 <= len(taken) <= 40  # each is a 32nd of a second, of one
+            most = await _most_work(here, lambda: all(call.done() for call in calls))
+            assert 1600 <= most <= 3300  # a second has 100 batches of 32
+            overloads = [result for call in calls if (result := call.result()) is not None]
+            assert overloads
             for message, details in overloads:
                 assert "as much as is accepted" in message
                 assert details["ErrorInfo"].reason == "OVERLOADED"
@@ -293,13 +307,13 @@ def test_a_thousand_requests_of_one_caller_neither_fill_the_queue_nor_delay_anot
         async with scene(keys=keys, queue_seconds=4, concurrent=2000, step=0.01) as here:
             greedy, modest = await here.caller("greedy-key"), await here.caller("modest-key")
             calls = [asyncio.ensure_future(_code(greedy.generate(steps=99))) for _ in range(1000)]
-            await _until(lambda: sum(call.done() for call in calls) > 900)
+            most = await _most_work(here, lambda: sum(call.done() for call in calls) > 900)
+            assert 2000 <= most <= 6500  # half of 4 s, each of 100 batches of 32
             started = time.monotonic()
             await modest.generate(steps=20)
             assert time.monotonic() - started < 2  # the greedy one's takes as long as it may
             codes = await asyncio.gather(*calls)
             assert set(codes) == {Code.OK, Code.RESOURCE_EXHAUSTED}
-            assert 20 <= codes.count(Code.OK) <= 120
 
     asyncio.run(main())
 
