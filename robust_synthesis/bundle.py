@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class FixedProblem:
     """[1, H, W]; None allows edits everywhere."""
     scalars: Mapping[str, float | int | bool]
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Hash of the content, under which a worker keeps it."""
         content = hashlib.sha256(json.dumps(dict(self.scalars), sort_keys=True).encode())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,18 @@ from .ball import L2
 LEVELS = 65535
 """x lives on a 16-bit grid, so that it travels as two bytes a value and chunk boundaries leave no trace."""
 
+_FEW = 2**16
+"""Values that one thread rounds faster than torch's do: they wait for each other, where others have the cores for a long time."""
+
 
 def quantise(x: Tensor, levels: int = LEVELS) -> Tensor:
     """Round [0, 1] to multiples of 1 / levels."""
-    return (x * levels).round_() / levels
+    if x.is_cuda or x.numel() > _FEW:
+        return (x * levels).round_() / levels
+    rounded = np.multiply(x.numpy(), levels)
+    np.rint(rounded, out=rounded)
+    rounded /= levels
+    return torch.from_numpy(rounded)
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,8 @@ class Problem(Rows):
 
     def to(self, device: torch.device) -> Problem:
         """The problem on another device, its pixels rounded to the grid as that device divides."""
+        if device == self.center.device:
+            return self
         moved = {name: value.to(device) for name, value in vars(self).items()}
         return dataclasses.replace(self, **moved | {name: quantise(moved[name]) for name in ("center", "mask")})
 
@@ -150,6 +161,8 @@ class State(Rows):
 
     def to(self, device: torch.device) -> State:
         """The state on another device, its pixels rounded to the grid as that device divides."""
+        if device == self.x.device:
+            return self
         moved = {name: value.to(device) for name, value in vars(self).items() if name != "remaining"}
         return dataclasses.replace(self, **moved | {name: quantise(moved[name]) for name in ("x", "best_x")})
 

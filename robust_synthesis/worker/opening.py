@@ -82,7 +82,9 @@ def _start(part: JobPart, spec: Spec, inputs: Inputs, classifier: Classifier, pr
         "target": classifier.card.classes[job.target],
         "evaluations": evaluations,
     }
-    problem = problems.add(sent, classifier) if sent else job.problem.to(classifier.device)
+    problem = job.problem.to(classifier.device)
+    if sent:
+        problem = problems.keep(sent, problem)
     state = job.state.to(classifier.device)
     return Member(part, problem, state, todo, sent.address if sent else "", sent=sent, started=started)
 

@@ -14,10 +14,13 @@ class Problems(Kept[Problem]):
 
     def add(self, sent: FixedProblem, classifier: Classifier) -> Problem:
         """The problem as tensors. Raises InvalidInput for one that this classifier cannot have."""
-        address = sent.address
-        known = self.get(address)
+        known = self.get(sent.address)
+        return self.keep(sent, transport.problem(sent, classifier)) if known is None else known
+
+    def keep(self, sent: FixedProblem, problem: Problem) -> Problem:
+        """`problem`, which is `sent` as tensors on the device, or what is here already for it."""
+        known = self.get(sent.address)
         if known is not None:
             return known
-        problem = transport.problem(sent, classifier)
-        self.put(address, problem, problem.center.nbytes + problem.mask.nbytes)
+        self.put(sent.address, problem, problem.center.nbytes + problem.mask.nbytes)
         return problem
