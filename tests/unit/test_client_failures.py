@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from robust_synthesis.client import (
     Unavailable,
     Unsuitable,
 )
-from robust_synthesis.client.connection import SERVER_VARIABLE
+from robust_synthesis.client.connection import SERVER_VARIABLE, Connection
 from robust_synthesis.client.testing import CALL_ID, FakeGateway, bad_field, colour, status
 
 PHOTO = Image.new("RGB", (6, 4), (10, 20, 30))
@@ -200,6 +201,16 @@ def test_nobody_at_the_address_is_unavailable() -> None:
         pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 cannot be reached"),
     ):
         client.models()
+
+
+def test_a_port_that_is_open_and_silent_may_be_a_server_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Connection.options.fget  # type: ignore[attr-defined]
+    impatient = property(lambda self: [*usual(self), ("grpc.min_reconnect_backoff_ms", 200)])  # 20 s by default
+    monkeypatch.setattr(Connection, "options", impatient)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(address, attempts=1) as client, pytest.raises(Unavailable, match="it may be starting"):
+            client.models()
 
 
 # Connections
