@@ -34,12 +34,9 @@ SECTIONS = (
     "batching",
     "scaling",
     "gateway",
-    "bundles",
-    "edits",
-    "anatomy",
 )
-SLOW = ("compiled",)
-"""Only with --full, or by name."""
+FURTHER = ("bundles", "edits", "anatomy", "compiled")
+"""Only with --full, or by name: none of their figures has a target."""
 
 
 def main() -> int:
@@ -50,10 +47,10 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "results/figures", help="where results are kept")
     parser.add_argument("--replace", action="store_true", help="keep the new figures even where they are worse")
     options = parser.parse_args()
-    if unknown := set(options.sections) - {*SECTIONS, *SLOW}:
-        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join((*SECTIONS, *SLOW))}")
+    if unknown := set(options.sections) - {*SECTIONS, *FURTHER}:
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join((*SECTIONS, *FURTHER))}")
     folder, results = ModelFolder.open(options.model), Results(options.results)
-    names = options.sections or (*SECTIONS, *(SLOW if options.full else ()))
+    names = options.sections or (*SECTIONS, *(FURTHER if options.full else ()))
     if len(names) > 1:  # each in a process of its own, so that none has the threads and the memory of another
         command = [sys.executable, "-m", "benchmarks", "--model", str(options.model), "--results", str(options.results)]
         command += [f"--{flag}" for flag in ("full", "replace") if getattr(options, flag)]

@@ -5,7 +5,8 @@ for `maxBatchDelay` or until there are `batchSize` of them, the handler runs all
 steps, and then all are answered. It has no gateway, no bundles and no padding, and of several delays the best counts. One more
 lets jobs that are done leave the batch, though not be answered, which would take a handler of its own kind. All compute in this
 process with the same engine, have the same largest batch, and get the same requests, of 20 to 60 steps each, at the same
-moments: a Poisson process at a share of what joined bundles do at most.
+moments: a Poisson process at a share of what joined bundles do at most. One thread computes for all of them: OpenMP has helpers
+for each that does, which sleep as soon as there are more of them than cores.
 
 On a CPU a step of 16 pictures takes many times as long as one of a single picture; on a GPU it takes hardly longer. That is
 measured with an engine whose steps sleep for 2.5 ms whatever the batch.
@@ -21,6 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,10 @@ DELAYS = (0.0, 0.1)
 """Seconds that a batch of whole requests waits for more: not at all, and TorchServe's own default."""
 CROWD = 32
 """Callers at a time that keep an engine busy with full batches."""
-ARRIVALS = 40
+ARRIVALS = 120
 """At least, in a round."""
 TARGET = 1.5
+LEAVING = "handler whose jobs leave"
 Submit = Callable[[specs.Spec], Awaitable[object]]
 
 
@@ -93,8 +96,9 @@ class Handler:
 class WholeRequests:
     """What TorchServe's frontend does: batches for a handler, one at a time."""
 
-    def __init__(self, handler: Handler, largest: int, delay: float) -> None:
+    def __init__(self, handler: Handler, largest: int, delay: float, thread: ThreadPoolExecutor) -> None:
         self._handler = handler
+        self._thread = thread
         self._largest = largest
         self._delay = delay
         self._waiting: asyncio.Queue[tuple[specs.Spec, asyncio.Future[None]]] = asyncio.Queue()
@@ -107,23 +111,22 @@ class WholeRequests:
 
     async def work(self) -> None:
         """Until it is cancelled."""
-        with ThreadPoolExecutor(1) as thread:
-            while True:
-                batch = [await self._waiting.get()]
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._delay):  # what waits already is taken even without a delay
-                        while len(batch) < self._largest:
-                            batch.append(await self._waiting.get())
-                handled = [spec for spec, _ in batch]
-                await asyncio.get_running_loop().run_in_executor(thread, self._handler.handle, handled)
-                for _, answered in batch:
-                    answered.set_result(None)
+        while True:
+            batch = [await self._waiting.get()]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._delay):  # what waits already is taken even without a delay
+                    while len(batch) < self._largest:
+                        batch.append(await self._waiting.get())
+            handled = [spec for spec, _ in batch]
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._handler.handle, handled)
+            for _, answered in batch:
+                answered.set_result(None)
 
 
 @contextlib.asynccontextmanager
-async def joined(folder: ModelFolder) -> AsyncIterator[Submit]:
+async def joined(folder: ModelFolder, engine: InProcess) -> AsyncIterator[Submit]:
     """Jobs that join and leave: the gateway's dispatcher."""
-    dispatcher = Dispatcher(EngineBackend(InProcess(Places(paths=[folder.path]))))
+    dispatcher = Dispatcher(EngineBackend(engine))
     await dispatcher.start()
     try:
         yield lambda spec: dispatcher.submit(Request(spec=spec), model=folder.card.name)
@@ -132,9 +135,12 @@ async def joined(folder: ModelFolder) -> AsyncIterator[Submit]:
 
 
 @contextlib.asynccontextmanager
-async def whole(folder: ModelFolder, largest: int, delay: float, **how: Any) -> AsyncIterator[Submit]:
+async def whole(
+    folder: ModelFolder, thread: ThreadPoolExecutor, largest: int, delay: float, **how: Any
+) -> AsyncIterator[Submit]:
     """Batches of whole requests; `how` is for the handler."""
-    requests = WholeRequests(Handler(folder, **how), largest, delay)
+    handler = await asyncio.get_running_loop().run_in_executor(thread, partial(Handler, folder, **how))
+    requests = WholeRequests(handler, largest, delay, thread)
     worker = asyncio.create_task(requests.work())
     try:
         yield requests.submit
@@ -145,7 +151,8 @@ async def whole(folder: ModelFolder, largest: int, delay: float, **how: Any) -> 
 
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """95th percentiles and throughput, with the classifier and with steps that sleep."""
-    real, lines = asyncio.run(_compare("", folder, None, seconds=6 if quick else 40, rounds=3 if quick else 5))
+    times: dict[str, Any] = {"seconds": 6, "rounds": 2} if quick else {"seconds": 40, "rounds": 5}
+    real, lines = asyncio.run(_compare("", folder, None, leaving=not quick, **times))
     sleep = simulated.SLEEP[64]
     with tempfile.TemporaryDirectory() as scratch, simulated.sleeping(sleep):
         tiny = tiny_model_folder(Path(scratch) / "tiny", tiny_card(size=64))
@@ -158,19 +165,22 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
 
 
 async def _compare(
-    kind: str, folder: ModelFolder, sleep: float | None, seconds: float, rounds: int
+    kind: str, folder: ModelFolder, sleep: float | None, *, seconds: float, rounds: int, leaving: bool = False
 ) -> tuple[list[Figure], dict[str, list[tuple[float, float]]]]:
     """Figures, and latency over percentile of both."""
     plain = [f"plain handler, {1000 * delay:.0f} ms" for delay in DELAYS]
-    leaving = "handler whose jobs leave"
     # Where more jobs take no longer, bundles have as many as they may.
     largest = Policy().largest(folder.card.size, 1) if sleep is None else MAX_JOBS
     async with contextlib.AsyncExitStack() as stack:
-        sides = {"joined": await stack.enter_async_context(joined(folder))}
-        for name, delay in zip(plain, DELAYS, strict=True):
-            sides[name] = await stack.enter_async_context(whole(folder, largest, delay, sleep=sleep))
-        if sleep is None:
-            sides[leaving] = await stack.enter_async_context(whole(folder, largest, 0.0, leave=True))
+        engine = InProcess(Places(paths=[folder.path]))
+        sides = {"joined": await stack.enter_async_context(joined(folder, engine))}
+        others: dict[str, dict[str, Any]] = {
+            name: {"delay": delay, "sleep": sleep} for name, delay in zip(plain, DELAYS, strict=True)
+        }
+        if leaving:
+            others[LEAVING] = {"delay": 0.0, "leave": True}
+        for name, how in others.items():
+            sides[name] = await stack.enter_async_context(whole(folder, engine.thread, largest, **how))
         senders = {name: _sending(submit, folder.card.classes) for name, submit in sides.items()}
         rates: defaultdict[str, list[float]] = defaultdict(list)
         busy = ("joined", plain[0])
@@ -200,8 +210,8 @@ async def _compare(
             detail=f"{load:.1f} jobs/s; {medians}",
         )
     ]
-    if leaving in tails:
-        faster = ratio(tails[leaving], tails["joined"])
+    if leaving:
+        faster = ratio(tails[LEAVING], tails["joined"])
         figures.append(Figure.of(f"{kind}p95 of a handler whose jobs leave when they are done, {at}", faster, ours))
     figures.append(
         Figure.of(

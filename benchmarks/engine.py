@@ -43,7 +43,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
     classifier = Classifier.load(folder.path, precision="auto")
     slower = {"fp32", choose_precision(classifier.device, "auto")} - {classifier.precision}
     batches: tuple[int, ...] = (1, 8, 32)
-    sides = (32, 64) if quick else (32, 64, 128)
+    sides = (64,) if quick else (32, 64, 128)
     kind = classifier.device.type
     if kind == "cuda":
         batches = (*batches, 64)
@@ -63,7 +63,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
                     subjects[f"ours in {name}"] = ours(classifier.in_precision(name), x, targets, steps)
             if side == 64:
                 subjects["theirs, custom loss"] = partial(theirs, model, x, targets, steps, custom_loss=_cross_entropy)
-            seconds = take_turns(subjects, rounds=7 if quick else 15)
+            seconds = take_turns(subjects, rounds=5 if quick else 15)
             at = f"batch {batch}, {side} px"
             per_step = Spread.of([1000 * s / steps for s in seconds["ours"]])
             detail = f"{classifier.precision}, {per_step.median:.{2 if kind == 'cuda' else 1}f} ms a step"

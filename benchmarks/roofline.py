@@ -47,7 +47,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
         if classifier.device.type == "cuda":
             cases += [(64, 64), (64, 128)]
         for batch, side in cases:
-            figures += _figures(folder, classifier, batch, side, rounds=7 if quick else 15)
+            figures += _figures(folder, classifier, batch, side, rounds=5 if quick else 15)
     return Measured(tuple(figures))
 
 

@@ -61,11 +61,11 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
         mixed = dict.fromkeys(TASKS, 1.0)
         servers = {name: await stack.enter_async_context(_server(folder, name, mixed)) for name in BACKENDS}
         figures += await _lone(folder, servers, rounds=20 if quick else 100)
-        for clients in (1, 4, CROWD) if quick else (1, 2, 4, 8, CROWD, 32, 64):
+        for clients in (1, CROWD) if quick else (1, 2, 4, 8, CROWD, 32, 64):
             batch = min(clients, Policy().largest(SIDE, clients))
             alone = partial(engine_rate, classifier, SIDE, batch)
-            seconds, rounds = (6.0, 3) if clients >= CROWD else (3.0, 2)
-            found, samples = await _crowd(servers, alone, clients, seconds, rounds if quick else 5)
+            seconds = 6.0 if clients >= CROWD else 3.0
+            found, samples = await _crowd(servers, alone, clients, seconds, rounds=2 if quick else 5)
             rates["engine alone"].append((clients, Spread.of(found["engine"]).median / (STEPS + 1)))
             for name in BACKENDS:
                 jobs = Spread.of(found[name]).median / (STEPS + 1)
@@ -81,8 +81,9 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
                         detail=f"{jobs:.1f} jobs/s; {latencies(samples[name])}",
                     )
                 )
-        for name, server in servers.items():
-            figures.append(await _poisson(name, server, LOAD * capacity[name], seconds=15 if quick else 120))
+        if not quick:
+            for name, server in servers.items():
+                figures.append(await _poisson(name, server, LOAD * capacity[name], seconds=120))
     charts = (
         Chart("jobs of 60 steps a second", "clients", dict(rates), log_x=True),
         Chart("95th percentile of latency, s", "clients", dict(tails), log_x=True),

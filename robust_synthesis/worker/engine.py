@@ -134,7 +134,8 @@ class InProcess:
         self._shelf: Shelf[Compute] = Shelf(
             places, self._load, self._unload, grace=grace, poll=poll, changed=self.changed
         )
-        self._thread = ThreadPoolExecutor(1, "compute")
+        self.thread = ThreadPoolExecutor(1, "compute")
+        """Which computes, and should be the only one to: OpenMP has helpers for each, which are slow where cores are fewer."""
         self._queued: set[Future[bytes]] = set()
         """Bundles whose turn has not come; the thread takes the next without waiting for the event loop."""
         self._hung = False
@@ -150,7 +151,7 @@ class InProcess:
     async def close(self) -> None:
         await self._shelf.close()
         self._closed = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
     def models(self) -> Sequence[Loaded]:
         return self._shelf.models()
@@ -178,7 +179,7 @@ class InProcess:
                 loop.call_soon_threadsafe(turn.set_result, None)
                 return compute.run(bundle)
 
-            submitted = self._thread.submit(work)
+            submitted = self.thread.submit(work)
             future = asyncio.wrap_future(submitted)
             self._queued.add(submitted)
             await asyncio.wait({turn, future}, return_when=asyncio.FIRST_COMPLETED)

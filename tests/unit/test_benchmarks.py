@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -175,7 +176,7 @@ def test_requests_that_wait_share_a_batch_and_a_delay_lets_others_join() -> None
 
     async def main(delay: float) -> list[int]:
         batches.clear()
-        requests = WholeRequests(Counting(), largest=4, delay=delay)
+        requests = WholeRequests(Counting(), 4, delay, thread)
         worker = asyncio.create_task(requests.work())
 
         async def later(seconds: float) -> None:
@@ -186,8 +187,9 @@ def test_requests_that_wait_share_a_batch_and_a_delay_lets_others_join() -> None
         worker.cancel()
         return list(batches)
 
-    assert run(main(0.0)) == [2, 3, 1]
-    assert run(main(0.1)) == [4, 1, 1]
+    with ThreadPoolExecutor(1) as thread:
+        assert run(main(0.0)) == [2, 3, 1]
+        assert run(main(0.1)) == [4, 1, 1]
 
 
 def test_a_command_measures_writes_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
