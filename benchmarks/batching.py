@@ -55,7 +55,7 @@ DELAYS = (0.0, 0.1)
 """Seconds that a batch of whole requests waits for more: not at all, and TorchServe's own default."""
 CROWD = 32
 """Callers at a time that keep an engine busy with full batches."""
-ARRIVALS = 120
+ARRIVALS = 100
 """At least, in a round."""
 TARGET = 1.5
 LEAVING = "handler whose jobs leave"
@@ -184,7 +184,7 @@ async def _compare(
         senders = {name: _sending(submit, folder.card.classes) for name, submit in sides.items()}
         rates: defaultdict[str, list[float]] = defaultdict(list)
         busy = ("joined", plain[0])
-        window = max(3.0, *[2 * (await _throughput(senders[name], 1.0))[1] for name in busy])
+        window = max(3.0, *[(await _throughput(senders[name], 1.0))[1] for name in busy])
         for _ in range(2):
             for name in busy:
                 rates[name].append((await _throughput(senders[name], window))[0])

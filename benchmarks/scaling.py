@@ -43,7 +43,7 @@ def run(folder: ModelFolder, *, quick: bool) -> Measured:
     del folder
     with tempfile.TemporaryDirectory() as scratch:
         tiny = tiny_model_folder(Path(scratch) / "tiny", tiny_card(size=SIDE)).path
-        speed_up, rates = asyncio.run(_speed_up(tiny, rounds=3 if quick else 5))
+        speed_up, rates = asyncio.run(_speed_up(tiny, rounds=2 if quick else 5))
         limit, answered = asyncio.run(_limit(tiny, seconds=3.0 if quick else 15.0, rounds=2 if quick else 5))
     ideal = [(float(n), n * rates[0][1]) for n in WORKERS]
     return Measured(
