@@ -19,13 +19,13 @@ from .ball import L2
 LEVELS = 65535
 """x lives on a 16-bit grid, so that it travels as two bytes a value and chunk boundaries leave no trace."""
 
-_FEW = 2**16
+FEW = 2**16
 """Values that one thread rounds faster than torch's do: they wait for each other, where others have the cores for a long time."""
 
 
 def quantise(x: Tensor, levels: int = LEVELS) -> Tensor:
     """Round [0, 1] to multiples of 1 / levels."""
-    if x.is_cuda or x.numel() > _FEW:
+    if x.is_cuda or x.numel() > FEW:
         return (x * levels).round_() / levels
     rounded = np.multiply(x.numpy(), levels)
     np.rint(rounded, out=rounded)

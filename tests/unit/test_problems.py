@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import torch
 
 from robust_synthesis.bundle import FixedProblem
+from robust_synthesis.engine.ball import LINF
 from robust_synthesis.engine.classifier import Classifier
-from robust_synthesis.engine.problem import Problem
+from robust_synthesis.engine.problem import FEW, LEVELS, Problem, quantise
 from robust_synthesis.engine.seeds import noise
 from robust_synthesis.testing import tiny_classifier
 from robust_synthesis.worker import transport
@@ -72,3 +75,30 @@ def test_a_problem_that_two_jobs_share_is_counted_once(classifier: Classifier) -
     problems.add(other, classifier)
     problems.add(one, classifier)
     assert len(problems) == 2
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"mask": 0.7 * noise(16, 3)[:1], "hard_mask": True, "penalty_weight": 3.3, "epsilon": 0.1 + 0.2},
+        {"unit": 3, "ce_weight": 0.0, "latent_weight": -0.1, "fake_relu": True, "use_best": False, "norm": LINF},
+    ],
+)
+def test_a_problem_is_the_same_where_it_was_made_and_where_it_was_sent(
+    terms: dict[str, Any], classifier: Classifier
+) -> None:
+    made = Problem.single(noise(16, 0), **{"target": 1, "epsilon": 1.0, "step_size": 0.1} | terms)
+    arrived = transport.problem(transport.fixed(made), classifier)
+    for name, value in vars(made).items():
+        found = getattr(arrived, name)
+        assert found.dtype == value.dtype, name
+        assert torch.equal(found, value), name
+
+
+def test_one_thread_rounds_as_all_do() -> None:
+    few, many = torch.rand(3, 100, 100), torch.rand(3, 200, 200)
+    assert few.numel() <= FEW < many.numel()
+    for x in (few, many, many.transpose(1, 2)[:, :50, :50]):
+        assert torch.equal(quantise(x), (x * LEVELS).round() / LEVELS)
+        assert torch.equal(quantise(x, 255), (x * 255).round() / 255)
