@@ -56,7 +56,7 @@ DELAYS = (0.0, 0.1)
 CROWD = 32
 """Callers at a time that keep an engine busy with full batches."""
 ARRIVALS = 100
-"""At least, in a round."""
+"""At least, in a round, on average."""
 TARGET = 1.5
 LEAVING = "handler whose jobs leave"
 Submit = Callable[[specs.Spec], Awaitable[object]]
@@ -118,9 +118,14 @@ class WholeRequests:
                     while len(batch) < self._largest:
                         batch.append(await self._waiting.get())
             handled = [spec for spec, _ in batch]
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._handler.handle, handled)
-            for _, answered in batch:
-                answered.set_result(None)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._handler.handle, handled)
+            except Exception as error:
+                for _, answered in batch:
+                    answered.set_exception(error)
+            else:
+                for _, answered in batch:
+                    answered.set_result(None)
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -67,16 +66,18 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
             alone = partial(engine_rate, classifier, SIDE, batch)
             seconds = 6.0 if clients >= CROWD else 3.0
             found, samples = await _crowd(servers, alone, clients, seconds, rounds=3 if quick else 5)
-            rates["engine alone"].append((clients, Spread.of(found["engine"]).median / (STEPS + 1)))
+            engines = [engine for name in BACKENDS for _, engine in found[name]]
+            rates["engine alone"].append((clients, Spread.of(engines).median / (STEPS + 1)))
             for name in BACKENDS:
-                jobs = Spread.of(found[name]).median / (STEPS + 1)
+                served, engine = zip(*found[name], strict=True)
+                jobs = Spread.of(served).median / (STEPS + 1)
                 rates[name].append((clients, jobs))
                 tails[name].append((clients, percentile([sample.latency for sample in samples[name]], 95)))
                 capacity[name] = jobs if clients == CROWD else capacity.get(name, 0.0)
                 figures.append(
                     Figure.of(
                         f"{name}, {clients} mixed clients, throughput",
-                        ratio(found[name], found["engine"]),
+                        ratio(served, engine),
                         f"engine alone, batch {batch}",
                         target=0.9 if clients == CROWD else None,
                         detail=f"{jobs:.1f} jobs/s; {latencies(samples[name])}",
@@ -89,7 +90,7 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
         Chart("jobs of 60 steps a second", "clients", dict(rates), log_x=True),
         Chart("95th percentile of latency, s", "clients", dict(tails), log_x=True),
     )
-    return Measured(tuple(figures), charts)
+    return Measured(tuple(figures), () if quick else charts)
 
 
 @contextlib.asynccontextmanager
@@ -163,17 +164,16 @@ async def _lone(folder: ModelFolder, servers: Mapping[str, Mapping[str, Send]], 
 
 async def _crowd(
     servers: Mapping[str, Mapping[str, Send]], alone: Callable[[], float], clients: int, seconds: float, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[Sample]]]:
-    """Evaluations a second by round, of the engine and each server; and the samples of all rounds.
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[Sample]]]:
+    """By round, evaluations a second of each server and of the engine just before and after it; and the samples of all rounds.
 
-    A round counts so many seconds, but at least one and a half times what a job among so many takes, after half of that.
-    The engine is measured before and after each server.
+    A round counts so many seconds, but at least one and a half times what a job among so many takes, once half a job has passed.
     """
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     samples: defaultdict[str, list[Sample]] = defaultdict(list)
     for turn in range(rounds):
-        engine = [alone()]  # in the thread of the library, since OpenMP has helpers for each that computes
-        job = clients * (STEPS + 1) / engine[0]
+        engine = alone()  # in the thread of the library, since OpenMP has helpers for each that computes
+        job = clients * (STEPS + 1) / engine
         window, ramp = max(seconds, 1.5 * job), max(seconds / 4, 0.5 * job)
         for name, senders in sorted(servers.items(), reverse=bool(turn % 2)):
             drive = Drive(senders["mixed"])
@@ -183,9 +183,8 @@ async def _crowd(
                 raise RuntimeError(f"{name} answered with {', '.join(refused)}.")
             samples[name] += [sample for sample in drive.samples if sample.ended > ramp]
             done = under_way([(sample.sent, sample.ended) for sample in drive.samples], ramp, ramp + window)
-            found[name].append(done * (STEPS + 1) / window)
-            engine.append(alone())
-        found["engine"].append(statistics.mean(engine))
+            before, engine = engine, alone()
+            found[name].append((done * (STEPS + 1) / window, (before + engine) / 2))
     return found, samples
 
 

@@ -130,7 +130,8 @@ def _sentence(code: grpc.StatusCode, details: str, server: str) -> str:
     """For what gRPC itself has to say."""
     match code:
         case grpc.StatusCode.UNAVAILABLE if "before receiving SETTINGS" in details:
-            return f"server: {server} does not answer; it may be starting, so try again in a while, or check TLS and the address."
+            remedy = "it may be starting: try again in a while, or check the address and TLS."
+            return f"server: {server} does not answer ({details}); {remedy}"
         case grpc.StatusCode.UNAVAILABLE:
             return f"server: {server} cannot be reached ({details}); check the address, TLS, and whether it runs."
         case grpc.StatusCode.DEADLINE_EXCEEDED:

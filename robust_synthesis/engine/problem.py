@@ -20,11 +20,11 @@ LEVELS = 65535
 """x lives on a 16-bit grid, so that it travels as two bytes a value and chunk boundaries leave no trace."""
 
 FEW = 2**16
-"""Values that one thread rounds faster than torch's do: they wait for each other, where others have the cores for a long time."""
+"""Values that numpy rounds: torch takes all of its threads even for so few, which wait for each other, long on busy cores."""
 
 
 def quantise(x: Tensor, levels: int = LEVELS) -> Tensor:
-    """Round [0, 1] to multiples of 1 / levels."""
+    """Round [0, 1] to multiples of 1 / levels: floats that no gradient is asked of."""
     if x.is_cuda or x.numel() > FEW:
         return (x * levels).round_() / levels
     rounded = np.multiply(x.numpy(), levels)
@@ -122,7 +122,7 @@ class Problem(Rows):
         )
 
     def to(self, device: torch.device) -> Problem:
-        """The problem on another device, its pixels rounded to the grid as that device divides."""
+        """The problem, itself where it is there already; on another device pixels are rounded to the grid as that divides."""
         if device == self.center.device:
             return self
         moved = {name: value.to(device) for name, value in vars(self).items()}
@@ -160,7 +160,7 @@ class State(Rows):
         )
 
     def to(self, device: torch.device) -> State:
-        """The state on another device, its pixels rounded to the grid as that device divides."""
+        """The state, itself where it is there already; on another device pixels are rounded to the grid as that divides."""
         if device == self.x.device:
             return self
         moved = {name: value.to(device) for name, value in vars(self).items() if name != "remaining"}

@@ -93,8 +93,9 @@ def _jobs(classifier: Classifier, seed: int) -> tuple[Problem, State]:
             start = F.interpolate(noise, size=(size, size), mode="bilinear")[0]
         unit = {"ce_weight": 0.0, "latent_weight": -1.0, "unit": i * units // PICTURES, "fake_relu": True}
         drawn: dict[str, Any] = unit if i % 2 else {}
-        problems.append(Problem.single(start, target=target, epsilon=epsilon, step_size=epsilon / 4, **drawn))
         starts.append(State.start(start, sum(STEPS) + 1))
+        center = starts[-1].x[0]
+        problems.append(Problem.single(center, target=target, epsilon=epsilon, step_size=epsilon / 4, **drawn))
     return Problem.stack(problems).to(classifier.device), State.stack(starts).to(classifier.device)
 
 

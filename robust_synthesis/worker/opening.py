@@ -84,6 +84,7 @@ def _start(part: JobPart, spec: Spec, inputs: Inputs, classifier: Classifier, pr
     }
     problem = job.problem.to(classifier.device)
     if sent:
+        transport.checked(sent.scalars, classifier)  # as it will be where it is sent
         problem = problems.keep(sent, problem)
     state = job.state.to(classifier.device)
     return Member(part, problem, state, todo, sent.address if sent else "", sent=sent, started=started)

@@ -62,14 +62,15 @@ def fixed(problem: Problem) -> FixedProblem:
 
 def problem(sent: FixedProblem, classifier: Classifier) -> Problem:
     """The problem that `fixed` wrote, [1, ...]. Raises InvalidInput naming the scalar that is missing or out of range."""
-    scalars = _checked(sent.scalars, classifier)
+    scalars = checked(sent.scalars, classifier)
     center = from_levels(sent.center, classifier.device)
     mask = torch.ones_like(center[:1]) if sent.mask is None else from_levels(sent.mask, classifier.device)
     tensors = {name: torch.tensor([value], device=classifier.device) for name, value in scalars.items()}
     return Problem(center=center[None], mask=mask[None], **tensors)
 
 
-def _checked(scalars: Mapping[str, Any], classifier: Classifier) -> Mapping[str, Any]:
+def checked(scalars: Mapping[str, Any], classifier: Classifier) -> Mapping[str, Any]:
+    """A problem's scalars, each of its type. Raises InvalidInput where this classifier cannot have them."""
     for name in scalars.keys() - _SCALARS.keys():
         raise InvalidInput(f"problem.{name}", "is unknown.")
     for name, kind in _SCALARS.items():

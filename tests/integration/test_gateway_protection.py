@@ -278,7 +278,7 @@ def test_beyond_its_bound_the_queue_refuses_and_says_when_to_come_back() -> None
     async def main() -> None:
         async with scene(queue_seconds=1, step=0.01) as here:
             caller = await here.caller()
-            calls = [asyncio.ensure_future(refused_or_result(caller.generate(steps=99))) for _ in range(64)]
+            calls = [asyncio.ensure_future(refused_or_result(caller.generate(steps=99))) for _ in range(256)]
             most = await _most_work(here, lambda: all(call.done() for call in calls))
             assert 1600 <= most <= 3300  # a second has 100 batches of 32
             overloads = [result for call in calls if (result := call.result()) is not None]
