@@ -86,7 +86,8 @@ screenshots: setup-dev browser
 	$(BIN)/python clients/studio/screenshots.py --out docs/studio
 
 test: setup-dev browser
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' -n 2 tests/unit
+	$(BIN)/pytest -m 'not slow' tests/integration tests/e2e
 
 test-slow: setup-dev
 	$(BIN)/pytest -m slow

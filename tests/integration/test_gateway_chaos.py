@@ -105,7 +105,7 @@ def serve(folder: Path, unused_tcp_port_factory: Any) -> Iterator[Any]:
 REQUESTS = 200
 KINDS = 56
 """Of requests: every task for every class, exact and not."""
-STEPS = 30
+STEPS = 12
 CALLERS = 5
 EACH = 8
 """Requests that a caller has open at a time."""
