@@ -56,7 +56,6 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
     figures: list[Figure] = []
     rates: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     tails: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-    capacity: dict[str, float] = {}
     async with contextlib.AsyncExitStack() as stack:
         mixed = dict.fromkeys(TASKS, 1.0)
         servers = {name: await stack.enter_async_context(_server(folder, name, mixed)) for name in BACKENDS}
@@ -73,7 +72,6 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
                 jobs = Spread.of(served).median / (STEPS + 1)
                 rates[name].append((clients, jobs))
                 tails[name].append((clients, percentile([sample.latency for sample in samples[name]], 95)))
-                capacity[name] = jobs if clients == CROWD else capacity.get(name, 0.0)
                 figures.append(
                     Figure.of(
                         f"{name}, {clients} mixed clients, throughput",
@@ -85,7 +83,7 @@ async def _run(folder: ModelFolder, quick: bool) -> Measured:
                 )
         if not quick:
             for name, server in servers.items():
-                figures.append(await _poisson(name, server, LOAD * capacity[name], seconds=120))
+                figures.append(await _poisson(name, server, LOAD * dict(rates[name])[CROWD], seconds=120))
     charts = (
         Chart("jobs of 60 steps a second", "clients", dict(rates), log_x=True),
         Chart("95th percentile of latency, s", "clients", dict(tails), log_x=True),
