@@ -56,7 +56,7 @@ DELAYS = (0.0, 0.1)
 CROWD = 32
 """Callers at a time that keep an engine busy with full batches."""
 ARRIVALS = 100
-"""At least, in a round, on average."""
+"""In a round: at least so many are expected."""
 TARGET = 1.5
 LEAVING = "handler whose jobs leave"
 Submit = Callable[[specs.Spec], Awaitable[object]]
@@ -156,8 +156,8 @@ async def whole(
 
 def run(folder: ModelFolder, *, quick: bool) -> Measured:
     """95th percentiles and throughput, with the classifier and with steps that sleep."""
-    times: dict[str, Any] = {"seconds": 6, "rounds": 2} if quick else {"seconds": 40, "rounds": 5}
-    real, lines = asyncio.run(_compare("", folder, None, leaving=not quick, **times))
+    seconds, rounds = (6, 2) if quick else (40, 5)
+    real, lines = asyncio.run(_compare("", folder, None, seconds=seconds, rounds=rounds, leaving=not quick))
     sleep = simulated.SLEEP[64]
     with tempfile.TemporaryDirectory() as scratch, simulated.sleeping(sleep):
         tiny = tiny_model_folder(Path(scratch) / "tiny", tiny_card(size=64))
