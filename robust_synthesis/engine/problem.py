@@ -25,7 +25,7 @@ FEW = 2**16
 
 def quantise(x: Tensor, levels: int = LEVELS) -> Tensor:
     """Round [0, 1] to multiples of 1 / levels: floats that no gradient is asked of."""
-    if x.is_cuda or x.numel() > FEW:
+    if x.device.type != "cpu" or x.numel() > FEW:
         return (x * levels).round_() / levels
     rounded = np.multiply(x.numpy(), levels)
     np.rint(rounded, out=rounded)
