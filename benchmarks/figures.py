@@ -133,6 +133,8 @@ class Results:
             path = path.with_suffix(".worse.json")
         elif section.charts:
             _write(path.with_suffix(".svg"), draw(section.charts, section.title))
+        else:
+            path.with_suffix(".svg").unlink(missing_ok=True)
         _write(path, json.dumps(dataclasses.asdict(section), indent=1) + "\n")
         self.write_tables()
         return path

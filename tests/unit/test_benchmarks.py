@@ -79,6 +79,14 @@ def test_within_the_spread_or_elsewhere_nothing_is_worse(tmp_path: Path, other: 
     assert Section.read(path) == other
 
 
+def test_a_section_that_has_no_chart_any_more_leaves_none(tmp_path: Path) -> None:
+    results, chart = Results(tmp_path), Chart("speed", "batch", {"a": [(1, 1), (2, 3)]})
+    path = results.write(replace(section(figure(2)), charts=(chart,))).with_suffix(".svg")
+    assert path.exists()
+    results.write(section(figure(2)))
+    assert not path.exists()
+
+
 def test_a_gpu_is_the_same_beside_another_cpu(tmp_path: Path) -> None:
     results = Results(tmp_path)
     first = results.write(section(figure(2), hardware="A GPU; a CPU, 2 threads"))
